@@ -24,6 +24,7 @@ import os
 import platform
 import shutil
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -225,13 +226,18 @@ def _write(folder: Path, work: Path, tensors: Mapping[str, Tensor], record: dict
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Write a file so that it has either its old contents or all of the new, whatever happens."""
-    beside = path.with_name(path.name + ".part")
-    with open(beside, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    """Write a file, and its folder where there is none, so that it has either its old contents or
+    all of the new, whatever happens and whoever else writes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        with open(beside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
     _sync_folder(path.parent)
 
 

@@ -58,7 +58,7 @@ def test_the_key_follows_the_contents():
 
 def test_float_pictures_run_from_0_to_1():
     floats = some().to_float()
-    assert floats.dtype == torch.float32 and 0 <= floats.min() and floats.max() <= 1
+    assert floats.dtype == torch.float32 and floats.min() >= 0 and floats.max() <= 1
     assert torch.equal((floats * 255).round().byte(), some().images)
 
 

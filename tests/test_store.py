@@ -306,3 +306,4 @@ def test_write_durably_replaces_whole_files(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         write_durably(path, b"new")
     assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,357 @@
+"""The one set-up line of every notebook: which data, which budget, which device, where results go.
+
+    course = start(PROFILE, DATA_ROOT, LIMIT, notebook="00_meet_the_scenes")
+    train, validation = course.images("train"), course.images("validation")
+
+A profile decides what the same cells work on: `demo` draws scenes and trains slim networks on two
+cores in minutes, `photos` reads the photographs under DATA_ROOT, `paper` spends what the papers
+spent. `PROFILES` is the whole budget: nothing else in the course says how many.
+"""
+
+from __future__ import annotations
+
+import datetime
+import inspect
+import os
+import platform
+import random
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cache, cached_property
+from html import escape
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+from torch import nn
+
+from helpers import claims, figures, models, photos, training
+from helpers.figures import FigureCard
+from helpers.imageset import ImageSet
+from helpers.scenes.world import TIE, World, source_digest
+from helpers.store import Result, Store, stage
+from helpers.training import Recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "accelerate",
+    "numpy",
+    "opencv-contrib-python-headless",
+)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one profile works on and spends. Numbers of images are per split; None means all."""
+
+    name: str
+    source: str  # "scenes" or "voc"
+    size: int  # height and width of the pictures, pixels
+    train: int | None
+    validation: int | None
+    test: int | None
+    seeds: int  # networks per primary claim
+    architecture: str  # trained from scratch on `source`
+    recipe: Recipe
+    backbone: str | None = (
+        None  # pretrained weights to put a new last layer on, instead of training
+    )
+    tie: float = TIE
+
+
+PROFILES: dict[str, Profile] = {
+    p.name: p
+    for p in (
+        Profile(
+            name="demo",
+            source="scenes",
+            size=64,
+            train=5_400,
+            validation=1_080,
+            test=1_800,
+            seeds=3,
+            architecture="slim_resnet10",
+            recipe=Recipe(epochs=12, batch_size=32, warm_up=0.15),
+        ),
+        Profile(
+            name="photos",
+            source="voc",
+            size=224,
+            train=None,
+            validation=None,
+            test=None,
+            seeds=1,
+            architecture="resnet18",
+            recipe=Recipe(epochs=30),
+            backbone="MobileNet_V2_Weights.IMAGENET1K_V1",
+        ),
+        Profile(
+            name="paper",
+            source="voc",
+            size=224,
+            train=None,
+            validation=None,
+            test=None,
+            seeds=3,
+            architecture="resnet18",
+            recipe=Recipe(epochs=100),  # paper 1, section III
+        ),
+    )
+}
+
+# Worlds never share a seed: networks, claims and choices are each made on scenes of their own.
+_WORLDS = {"train": 1_001, "validation": 1_002, "test": 1_003, "development": 2_001}
+
+
+def results_folder(profile: str) -> Path:
+    """Where a profile's results go: `results/<profile>`; COURSE_RESULTS overrides `results`."""
+    return Path(os.environ.get("COURSE_RESULTS") or ROOT / "results") / profile
+
+
+def profile_named(name: str) -> Profile:
+    """Raises: ValueError: no such profile; the message lists those there are."""
+    if name not in PROFILES:
+        raise ValueError(f"no profile {name!r}; there are {', '.join(PROFILES)}")
+    return PROFILES[name]
+
+
+@stage(version=1)
+def draw_scenes(config: Mapping, inputs: Mapping, work: Path) -> tuple[dict, dict]:
+    """Rendering is quick, reading back is quicker: 5,400 scenes in .2 s instead of 5."""
+    world = World(config["seed"], config["size"], config["tie"])
+    drawn = world.images(range(config["count"]))
+    tensors = {f.name: getattr(drawn, f.name) for f in fields(drawn)}
+    return {k: v for k, v in tensors.items() if isinstance(v, torch.Tensor)}, {}
+
+
+@dataclass
+class Course:
+    """What `start` hands a notebook. Reports go to `folder`, expensive results to `store`."""
+
+    profile: Profile
+    notebook: str
+    device: torch.device
+    folder: Path
+    data_root: Path | None
+    limit: int | None
+
+    @cached_property
+    def store(self) -> Store:
+        return Store(self.folder / "store")
+
+    def images(self, split: str) -> ImageSet:
+        """The pictures of one split: "train", "validation", "test" or (scenes only) "development".
+
+        Raises:
+            ValueError: no such split.
+            helpers.photos.MissingDataset: photographs that are not under DATA_ROOT, with what to
+                download and where to put it.
+        """
+        if self.profile.source == "scenes":
+            return self._scenes(split)
+        return self._photographs(split)
+
+    def _scenes(self, split: str) -> ImageSet:
+        if split not in _WORLDS:
+            raise ValueError(f"no split {split!r}; there are {', '.join(_WORLDS)}")
+        count = getattr(self.profile, "validation" if split == "development" else split)
+        count = min(count, self.limit or count)
+        world = self.world(split)
+        config = {"seed": world.seed, "size": world.size, "tie": world.tie, "count": count}
+        drawn = self.store.get_or_compute(draw_scenes, config | {"source": source_digest()})
+        # what is not stored are names, which an empty set of the same world has too
+        ids = tuple(world.name_of(i) for i in range(count))
+        return replace(world.images([]), ids=ids, **drawn.tensors)
+
+    def _photographs(self, split: str) -> ImageSet:
+        folders = {"train": "train", "validation": "val"}  # VOC keeps its own test labels
+        if split not in folders:
+            raise ValueError(f"no split {split!r} of photographs; there are {', '.join(folders)}")
+        wanted = (getattr(self.profile, split), self.limit)
+        limit = min((n for n in wanted if n is not None), default=None)
+        size = self.profile.size
+        loaded = photos.voc(self.data_root, split=folders[split], size=size, limit=limit)
+        print(f"{split}: {loaded}")  # with every refused file and why
+        return loaded.images
+
+    def world(self, split: str) -> World | None:
+        """The world that `images(split)` was drawn from; None for photographs."""
+        if self.profile.source != "scenes":
+            return None
+        return World(_WORLDS[split], self.profile.size, self.profile.tie)
+
+    def pretrained(self) -> models.Pretrained | None:
+        """The profile's pretrained network, from DATA_ROOT/torch_home where that folder exists;
+        None in a profile that trains its own. See `helpers.models.pretrained`."""
+        if self.profile.backbone is None:
+            return None
+        home = self.data_root / "torch_home" if self.data_root else None
+        home = home if home and home.is_dir() else None
+        return models.pretrained(self.profile.backbone, torch_home=home)
+
+    def baseline(
+        self, train: ImageSet, validation: ImageSet, seed: int = 0
+    ) -> tuple[nn.Module, Result]:
+        """The profile's first network, from the store or trained now: the slim one from scratch,
+        or, where the profile names a pretrained backbone, that with a new last layer."""
+        if (backbone := self.pretrained()) is not None:
+            how = {"backbone": backbone.model, "device": self.device}
+            config = {"backbone": backbone.sha256, "seed": seed}
+            inputs = {"train": train}
+            made = self.store.get_or_compute(training.fit_last_layer, config, inputs, how=how)
+            network = models.with_last_layer(backbone.model, **made.tensors)
+            return network.to(self.device), made
+        profile = self.profile
+        return training.trained(
+            self.store,
+            profile.architecture,
+            train,
+            validation,
+            profile.recipe,
+            seed=seed,
+            device=self.device,
+        )
+
+    def judge(self, claim_id: str, measured: object = None, **options: object) -> claims.Judgement:
+        """Judge a claim and keep the verdict for the report. See `helpers.claims.judge`."""
+        return claims.judge(
+            claim_id,
+            measured,
+            folder=self.folder / "claims",
+            profile=self.profile.name,
+            notebook=self.notebook,
+            **options,
+        )
+
+    def figure(
+        self, fig: Figure | None, name: str, *, caption: str, alt: str, data: object = None
+    ) -> FigureCard | Markdown:
+        """Save a figure for the report and show it here. See `helpers.figures.save`.
+
+        `fig` is None where this profile's pictures do not know what the figure shows; the notebook
+        then says so in its place.
+        """
+        if fig is None:
+            return Markdown(f"*Not known of these pictures; the demo profile draws it: {caption}*")
+        return figures.save(
+            fig,
+            name,
+            folder=self.folder / "figures",
+            caption=caption,
+            alt=alt,
+            data=data,
+            notebook=self.notebook,
+            profile=self.profile.name,
+        )
+
+    def provenance(self) -> Table:
+        """What made this page: the notebook's closing line."""
+        return Table(provenance(self.profile.name, self.device))
+
+
+@dataclass(frozen=True)
+class Table:
+    """Names and values, shown as a small table."""
+
+    rows: dict[str, str]
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name}: {value}" for name, value in self.rows.items())
+
+    def _repr_html_(self) -> str:
+        cells = (f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in self.rows.items())
+        return f"<table>{''.join(cells)}</table>"
+
+
+class Source:
+    """The source of a function of the package, shown where it is explained: `Source(render)`."""
+
+    def __init__(self, shown: Callable | type) -> None:
+        self.name = f"{shown.__module__}.{shown.__qualname__}"
+        self.text = inspect.getsource(inspect.unwrap(shown))
+
+    def __repr__(self) -> str:
+        return f"# {self.name}\n{self.text}"
+
+    def _repr_markdown_(self) -> str:
+        return f"```python\n# {self.name}\n{self.text}```"
+
+
+def device_here() -> torch.device:
+    """The GPU where there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def provenance(profile: str, device: torch.device | None = None) -> dict[str, str]:
+    """Versions, commit, device and date behind a result, ready to print."""
+    device = device or device_here()
+    on_gpu = device.type == "cuda"
+    return {
+        "profile": profile,
+        "commit": _commit(),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "device": torch.cuda.get_device_name(device) if on_gpu else _processor(),
+        "threads": str(torch.get_num_threads()),
+        "python": platform.python_version(),
+    } | {name: version(name) for name in _PACKAGES}
+
+
+@cache
+def _commit() -> str:
+    """The commit that is checked out, "+ changes" when files differ from it."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        commit = git("rev-parse", "--short", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no") if commit else ""
+    except OSError:  # no git on this machine
+        return "unknown"
+    return (commit + (" + changes" if changed else "")) or "unknown"
+
+
+def _processor() -> str:
+    return f"{os.cpu_count()} cores, {platform.machine()}"
+
+
+def start(
+    profile: str = "demo",
+    data_root: str | os.PathLike | None = None,
+    limit: int | None = None,
+    notebook: str = "00_meet_the_scenes",
+) -> Course:
+    """Set up a notebook: check the profile, pick the device, seed all generators, set the style.
+
+    Args:
+        profile: one of `PROFILES`.
+        data_root: folder of the photographs, by default where `make data` puts them; a relative
+            path starts at the course's own folder.
+        limit: at most so many images per split, for a quick look.
+
+    Raises:
+        ValueError: no such profile, or a limit below 1.
+    """
+    chosen = profile_named(profile)
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1 image, not {limit}")
+    root = Path(data_root).expanduser() if data_root else None
+    if root is not None and not root.is_absolute():
+        root = ROOT / root
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    figures.style()
+    course = Course(chosen, notebook, device_here(), results_folder(profile), root, limit)
+    course.folder.mkdir(parents=True, exist_ok=True)
+    kind = "procedural scenes" if chosen.source == "scenes" else "photographs"
+    print(f"Profile {profile}: {kind} at {chosen.size} px.")
+    return course

@@ -1,0 +1,307 @@
+"""Networks: torchvision's and timm's by name, slim ones for the demo, pretrained ones by weight.
+
+Every network takes RGB images in [0, 1] and returns logits: the normalisation is its first layer,
+so nobody downstream can forget it or apply it twice. A model is a sequence of two named parts,
+`model.normalise` and `model.network`; explanations that walk through layers walk `model.network`.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import hashlib
+import os
+import re
+import urllib.error
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+import torchvision
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.models import WeightsEnum
+from torchvision.models.resnet import BasicBlock
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Normalised(nn.Module):
+    """(image - mean) / std per colour channel."""
+
+    def __init__(
+        self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+
+    def forward(self, images):  # (n, 3, h, w), not annotated: torch.fx traces it with a stand-in
+        return (images - self.mean) / self.std
+
+
+class SlimResNet(nn.Sequential):
+    """A narrow ResNet for small images in which every reduction is an average over 2 x 2.
+
+    A strided convolution uses some positions more than others, and that pattern comes back in the
+    gradient with respect to the image: pictures drawn from it show a checkerboard. An average over
+    2 x 2 treats all positions alike and removes the frequency that would fold over (Zhang 2019,
+    "Making convolutional networks shift-invariant again", with its cheapest filter). The stem
+    filters at full resolution and averages before its nonlinearity, where most of the time would
+    go; 64 px images reach the last stage at 4 x 4.
+
+    Args:
+        blocks: residual blocks in each of the four stages; (2, 2, 2, 2) is ResNet18.
+        width: channels of the first stage; each stage doubles them.
+    """
+
+    def __init__(self, classes: int, blocks: Sequence[int], width: int) -> None:
+        def reduced() -> nn.Module:
+            return nn.AvgPool2d(2)
+
+        super().__init__(
+            OrderedDict(
+                conv1=nn.Conv2d(3, width, 5, padding=2, bias=False),
+                pool1=reduced(),
+                bn1=nn.BatchNorm2d(width),
+                relu=nn.ReLU(),
+                layer1=_residual_stage(width, width, blocks[0]),
+                pool2=reduced(),
+                layer2=_residual_stage(width, 2 * width, blocks[1]),
+                pool3=reduced(),
+                layer3=_residual_stage(2 * width, 4 * width, blocks[2]),
+                pool4=reduced(),
+                layer4=_residual_stage(4 * width, 8 * width, blocks[3]),
+                avgpool=nn.AdaptiveAvgPool2d(1),
+                flatten=nn.Flatten(),
+                fc=nn.Linear(8 * width, classes),
+            )
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, BasicBlock):
+                nn.init.zeros_(module.bn2.weight)  # each block starts as the identity
+
+
+def _residual_stage(channels_in: int, channels_out: int, blocks: int) -> nn.Sequential:
+    """Residual blocks at one resolution; the first one changes the number of channels."""
+    shortcut = None
+    if channels_in != channels_out:
+        shortcut = nn.Sequential(
+            nn.Conv2d(channels_in, channels_out, 1, bias=False), nn.BatchNorm2d(channels_out)
+        )
+    first = BasicBlock(channels_in, channels_out, downsample=shortcut)
+    return nn.Sequential(
+        first, *(BasicBlock(channels_out, channels_out) for _ in range(blocks - 1))
+    )
+
+
+_SLIM = {  # blocks per stage, width of the first
+    "slim_resnet18": ((2, 2, 2, 2), 16),
+    "slim_resnet10": ((1, 1, 1, 1), 16),
+}
+
+
+def names() -> list[str]:
+    """Every name `build` knows: slim ones, torchvision's, and timm's with "timm:" before them."""
+    return [
+        *_SLIM,
+        *torchvision.models.list_models(module=torchvision.models),
+        *(f"timm:{name}" for name in timm.list_models()),
+    ]
+
+
+def build(name: str, classes: int, *, seed: int) -> nn.Sequential:
+    """An untrained network for `classes` classes, on the CPU, in training mode.
+
+    Args:
+        name: "slim_resnet18", a torchvision name ("vgg16_bn") or a timm name ("timm:dpn92").
+        seed: the same seed gives the same weights; the global random state is left as it was.
+
+    Returns:
+        (n, 3, h, w) in [0, 1] -> logits (n, classes).
+
+    Raises:
+        ValueError: no such name (near matches are listed), or no classes.
+    """
+    if classes < 1:
+        raise ValueError(f"a network needs at least one class, not {classes}")
+    if name not in (known := names()):
+        near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else "see helpers.models.names()"
+        raise ValueError(f"no network is called {name!r}; {hint}")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # leaves the devices' generators alone
+        if name in _SLIM:
+            network = SlimResNet(classes, *_SLIM[name])
+        elif name.startswith("timm:"):
+            network = timm.create_model(name.removeprefix("timm:"), num_classes=classes)
+        else:
+            # the inception family would return auxiliary logits beside the logits in training
+            one_output = {"aux_logits": False, "init_weights": True}
+            options = one_output if name in ("googlenet", "inception_v3") else {}
+            network = torchvision.models.get_model(name, num_classes=classes, **options)
+    return nn.Sequential(OrderedDict(normalise=Normalised(), network=network))
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A trained network and what is known about the file its weights came from."""
+
+    model: nn.Sequential  # in eval mode
+    categories: list[str]  # the name of each output
+    file: str  # name of the weights file
+    sha256: str
+    official: bool  # the hash in the file's name is the file's hash
+
+
+def pretrained(weights: WeightsEnum | str, *, torch_home: Path | None = None) -> Pretrained:
+    """A torchvision network with exactly these weights.
+
+    The file is looked for in `torch_home/hub/checkpoints` and then in torch's own cache; what is
+    found there is used, official or not, and `official` tells. Only a download must match its hash.
+
+    Args:
+        weights: an explicit member such as "MobileNet_V2_Weights.IMAGENET1K_V1", by name or itself.
+            "DEFAULT" is refused: it names other weights in other versions.
+
+    Raises:
+        ValueError: not such a member, or a file that does not hold these weights.
+        FileNotFoundError: no file and no download; the message says what to fetch and where from.
+    """
+    weights, architecture = _explicit(weights)
+    if torch_home is not None and not Path(torch_home).is_dir():
+        raise FileNotFoundError(f"there is no folder {torch_home} to look for weights in")
+    name = weights.url.rsplit("/", 1)[-1]
+    cache = Path(torch.hub.get_dir())
+    hubs = ([Path(torch_home) / "hub"] if torch_home else []) + [cache]
+    hub = next((hub for hub in hubs if (hub / "checkpoints" / name).is_file()), None)
+    if hub is None:
+        hub = _download(weights.url, cache, hubs[0])
+    file = hub / "checkpoints" / name
+    with open(file, "rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with _only_tensors_from(hub):
+            network = torchvision.models.get_model(architecture, weights=weights, progress=False)
+    except Exception as error:  # pickle, zip, key and shape errors all mean one thing here
+        raise ValueError(
+            f"{file} does not hold the weights {weights} ({error}); delete it and put the file "
+            f"from {weights.url} in its place"
+        ) from error
+    transform = weights.transforms()
+    normalise = Normalised(transform.mean, transform.std)
+    return Pretrained(
+        model=nn.Sequential(OrderedDict(normalise=normalise, network=network)).eval(),
+        categories=list(weights.meta["categories"]),
+        file=name,
+        sha256=digest,
+        official=digest.startswith(_hash_in(name)),
+    )
+
+
+def _explicit(weights: WeightsEnum | str) -> tuple[WeightsEnum, str]:
+    """The member of torchvision's enumerations that is meant, and the network it is for."""
+    model_of = {
+        torchvision.models.get_model_weights(model): model
+        for model in torchvision.models.list_models(module=torchvision.models)
+    }
+    example = "name one member in full, such as 'MobileNet_V2_Weights.IMAGENET1K_V1'"
+    if isinstance(weights, str):
+        if weights.endswith("DEFAULT"):
+            raise ValueError(f"weights {weights!r} do not say which weights; {example}")
+        try:
+            weights = torchvision.models.get_weight(weights)
+        except (ValueError, KeyError, AttributeError):
+            known = [str(member) for enumeration in model_of for member in enumeration]
+            near = difflib.get_close_matches(weights, known, n=3)
+            hint = f"did you mean {', '.join(near)}?" if near else example
+            raise ValueError(f"torchvision has no weights {weights!r}; {hint}") from None
+    if type(weights) not in model_of:
+        raise ValueError(f"weights {weights!s} are not of a network for classification; {example}")
+    return weights, model_of[type(weights)]
+
+
+def _hash_in(name: str) -> str:
+    """The start of the SHA-256 that torch's file names carry: "vgg19-dcbb9e9d.pth"."""
+    found = re.search(r"-([0-9a-f]{8,})\.", name)
+    return found.group(1) if found else "no hash in this name"
+
+
+def _download(url: str, hub: Path, wished: Path) -> Path:
+    """Fetch into torch's own cache (a data folder may be read-only), hash checked."""
+    name = url.rsplit("/", 1)[-1]
+    target = hub / "checkpoints" / name
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(target), hash_prefix=_hash_in(name))
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        raise FileNotFoundError(
+            f"no weights at {wished / 'checkpoints' / name}, and the download failed ({error}): "
+            f"fetch {url} and put it there"
+        ) from error
+    return hub
+
+
+@contextmanager
+def _only_tensors_from(hub: Path) -> Iterator[None]:
+    """Let torchvision load from this folder, and let no file run code while it is read."""
+    switch = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before, folder = os.environ.get(switch), torch.hub.get_dir()
+    os.environ[switch] = "1"
+    torch.hub.set_dir(str(hub))
+    try:
+        yield
+    finally:
+        torch.hub.set_dir(folder)
+        os.environ.pop(switch) if before is None else os.environ.update({switch: before})
+
+
+def embed(model: nn.Module, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+    """What the last layer sees: penultimate features, averaged over space where they have any.
+
+    The last layer is the linear or convolutional layer that ran last, which holds for torchvision's
+    and timm's classifiers alike. The model's mode and gradients are the caller's choice.
+    """
+    seen: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen[:] = inputs[:1]
+
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    hooks = [layer.register_forward_pre_hook(keep) for layer in layers]
+    try:
+        model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not seen:
+        raise ValueError("this model has no linear or convolutional layer to look in front of")
+    features = seen[0]
+    return features.mean((2, 3)) if features.ndim == 4 else features.flatten(1)
+
+
+def with_last_layer(
+    model: nn.Module, weight: Float[Tensor, "k d"], bias: Float[Tensor, " k"]
+) -> nn.Module:
+    """A copy of the model with this last linear layer instead of its own.
+
+    Raises:
+        ValueError: the model's last layer is not linear, or sees another number of features.
+    """
+    linear = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+    if not linear or linear[-1][1].in_features != weight.shape[1]:
+        found = f"sees {linear[-1][1].in_features} features" if linear else "is not linear"
+        raise ValueError(f"the model's last layer {found}; needed is one of {weight.shape[1]}")
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    model = copy.deepcopy(model)
+    model.set_submodule(linear[-1][0], layer)
+    return model

@@ -1,0 +1,281 @@
+"""Saliency sets, ImageNet-9, Tiny-ImageNet, class folders, your own folder: layouts on disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+from helpers.photos.public_sets import MissingDataset, find
+from helpers.photos.reading import Loaded, Picture, Refusal, balanced, read, with_masks
+
+# Files that lie beside photographs and are none. Every other file is opened, or refused by name.
+_BESIDE = frozenset(
+    (
+        *(".txt", ".md", ".html", ".pdf", ".json", ".csv", ".tsv", ".xml", ".ini", ".toml"),
+        *(".yaml", ".yml", ".mat", ".npy", ".npz", ".pt", ".py", ".db", ".zip", ".tar", ".gz"),
+        *(".tgz", ".md5", ".sha256"),
+    )
+)
+_IMAGE_FOLDERS = ("images", "image", "Imgs", "imgs", "DUTS-TE-Image", "DUTS-TR-Image")
+_MASK_FOLDERS = ("masks", "mask", "ground_truth_mask", "gt", "GT", "DUTS-TE-Mask", "DUTS-TR-Mask")
+
+IN9_CLASSES = (
+    *("dog", "bird", "wheeled vehicle", "reptile", "carnivore"),
+    *("insect", "musical instrument", "primate", "fish"),
+)
+IN9_VARIANTS = (
+    *("original", "mixed_same", "mixed_rand", "mixed_next"),
+    *("only_fg", "no_fg", "only_bg_b", "only_bg_t"),
+)
+
+
+def saliency(root: str | PathLike[str], *, size: int = 224, limit: int | None = None) -> Loaded:
+    """A salient-object set: photographs with a two-valued mask each, one class called "object".
+
+    Read are MSRA-B and MSRA10K (one folder, `x.jpg` with `x.png`) and the two folders of ECSSD and
+    DUTS (`images/x.jpg` with `ground_truth_mask/x.png` and the like). Whatever is brighter than
+    half of a mask's maximum is the object.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: nothing usable in it.
+    """
+    root = _folder(root)
+    images, masks = _first(root, _IMAGE_FOLDERS), _first(root, _MASK_FOLDERS)
+    if images and masks:
+        photographs, outlines = _files(images), _files(masks)
+    else:
+        photographs = [p for p in _files(root) if p.suffix.lower() != ".png"]
+        outlines = [p for p in _files(root) if p.suffix.lower() == ".png"]
+    pictures = [Picture(p.name, p, 0) for p in photographs]
+    mask_of, refused = _paired(pictures, outlines)
+    pictures, unmasked = with_masks(balanced(pictures, limit), mask_of, size)
+    return read(pictures, refused + unmasked, class_names=["object"], size=size, what=root.name)
+
+
+def imagenet9(
+    data_root: str | PathLike[str] | None,
+    variant: str = "original",
+    *,
+    masks: bool = False,
+    size: int = 224,
+    limit: int | None = None,
+) -> Loaded:
+    """One variant of the ImageNet-9 release (paper 4), nine classes in the release's order.
+
+    With `masks`, the release's foreground masks come along: `fg_mask/val/<class>/<name>.npy`,
+    found by the foreground's own name, which the mixed variants carry first in theirs.
+
+    Args:
+        data_root: the folder that holds `bg_challenge`; None is the course's own `data/cache`.
+
+    Raises:
+        MissingDataset: it is not there; says what to fetch.
+        ValueError: no such variant, or nothing usable.
+    """
+    if variant not in IN9_VARIANTS:
+        raise ValueError(f"no ImageNet-9 variant {variant!r}; there are {', '.join(IN9_VARIANTS)}")
+    root = find(data_root, "imagenet9")
+    if not (root / variant / "val").is_dir():
+        raise MissingDataset(f"ImageNet-9 is at {root}, but lacks {variant}/val: fetch it again")
+    pictures, mask_of, refused = [], {}, []
+    for label, name in enumerate(IN9_CLASSES):
+        of_class = f"{label:02d}_{name}"
+        outlines = {p.stem: p for p in (root / "fg_mask" / "val" / of_class).glob("*.npy")}
+        for file in _files(root / variant / "val" / of_class):
+            picture = Picture(f"{of_class}/{file.name}", file, label)
+            foreground = re.search(r"n\d{8}_\d+", file.stem)
+            pictures.append(picture)
+            if foreground and foreground[0] in outlines:
+                mask_of[picture.id] = outlines[foreground[0]]
+    pictures = balanced(pictures, limit)
+    if masks:
+        pictures, refused = with_masks(pictures, mask_of, size)
+    what = f"ImageNet-9 {variant}"
+    return read(pictures, refused, class_names=IN9_CLASSES, size=size, what=what)
+
+
+def tiny_imagenet(
+    data_root: str | PathLike[str] | None,
+    *,
+    split: Literal["train", "val"] = "train",
+    classes: Sequence[str] | None = None,
+    size: int = 64,
+    limit: int | None = None,
+) -> Loaded:
+    """Tiny-ImageNet-200 (paper 1, figure 2): 200 classes of 64 px pictures, without masks.
+
+    The released test pictures have no labels and are not offered. All 100,000 training pictures
+    take 1.2 GB: name some `classes` (by name or wnid), or give a `limit`.
+
+    Raises:
+        MissingDataset: it is not there; says what to fetch.
+        ValueError: no such class, or nothing usable.
+    """
+    root = find(data_root, "tiny_imagenet")
+    codes = (root / "wnids.txt").read_text().split()
+    words = dict(_rows(root / "words.txt"))
+    names = _distinct(codes, [words.get(c, c).split(",")[0].strip() for c in codes])
+    if split == "train":
+        found = [(p, code) for code in codes for p in _files(root / "train" / code / "images")]
+    else:
+        annotations = _rows(root / "val" / "val_annotations.txt")
+        found = [(root / "val" / "images" / file, code) for file, code, *_ in annotations]
+    labels = {code: label for label, code in enumerate(codes)}
+    pictures = [Picture(p.name, p, labels[code]) for p, code in found if code in labels]
+    refused = [
+        Refusal(p.name, f"its class {code} is not in wnids.txt")
+        for p, code in found
+        if code not in labels
+    ]
+    names, pictures = _only(classes, codes, names, pictures)
+    what = f"Tiny-ImageNet {split}"
+    return read(balanced(pictures, limit), refused, class_names=names, size=size, what=what)
+
+
+def class_folders(
+    root: str | PathLike[str],
+    *,
+    wnids: str | PathLike[str] | None = None,
+    classes: Sequence[str] | None = None,
+    size: int = 224,
+    limit: int | None = None,
+) -> Loaded:
+    """One folder per class, as ImageNet, ImageFolder and most collections have it; no masks.
+
+    Where the folders are named by wnid (`n02085936`), a list `wnids.txt` of `wnid name` lines, here
+    or in the folder above, gives names and order: with ImageNet's own 1,000 lines a label is the
+    index that pretrained networks answer with, present or not. Otherwise the folders' names,
+    sorted, are the classes. `classes` keeps some, by name or wnid, in the order given.
+
+    Raises:
+        FileNotFoundError: no such folder or list.
+        ValueError: no class folders, no such class, or nothing usable.
+    """
+    root = _folder(root)
+    codes = names = [p.name for p in _folders(root)]
+    refused = [Refusal(p.name, "lies beside the class folders, in none") for p in _files(root)]
+    if not codes:
+        raise ValueError(f"{root} has no folders in it; expected {root.name}/<class>/<pictures>")
+    places = [Path(wnids)] if wnids else [root / "wnids.txt", root.parent / "wnids.txt"]
+    listed = next((p for p in places if p.is_file()), None)
+    if wnids and not listed:
+        raise FileNotFoundError(f"no list of class names at {wnids}")
+    if listed and (wnids or all(re.fullmatch(r"n\d{8}", c) for c in codes)):
+        lines = [line.split(maxsplit=1) for line in listed.read_text().splitlines()]
+        unlisted = sorted(set(codes) - {line[0] for line in lines if line})
+        refused += [Refusal(f"{c}/", f"this class is not in {listed.name}") for c in unlisted]
+        codes = [line[0] for line in lines if line]
+        names = _distinct(codes, [line[-1].replace("_", " ").strip() for line in lines if line])
+    pictures = [
+        Picture(f"{code}/{p.name}", p, label)
+        for label, code in enumerate(codes)
+        for p in _files(root / code)
+    ]
+    names, pictures = _only(classes, codes, names, pictures)
+    return read(balanced(pictures, limit), refused, class_names=names, size=size, what=root.name)
+
+
+def folder(root: str | PathLike[str], *, size: int = 224, limit: int | None = None) -> Loaded:
+    """Your own photographs: class subfolders or one flat folder, with or without masks.
+
+    A mask is a picture of the same size, bright on the object: `masks/<class>/<stem>.png` (any
+    picture format, or .npy; flat: `masks/<stem>.png`), or `<stem>_mask.png` beside the photograph.
+    Either every photograph has one, or none: those without one, among others that have one, are
+    refused by name. A flat folder is one class with the folder's name. `data/README.md` shows it.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: nothing usable in it.
+    """
+    root = _folder(root)
+    places = [p for p in _folders(root) if p.name != "masks"] or [root]
+    pictures, mask_of, refused = [], {}, []
+    for label, place in enumerate(places):
+        files = _files(place)
+        beside = [p for p in files if p.stem.endswith("_mask")]
+        apart = _files(root / "masks" / place.relative_to(root), besides=".npy")
+        prefix = "" if place == root else f"{place.name}/"
+        own = [Picture(prefix + p.name, p, label) for p in files if p not in beside]
+        found, orphans = _paired(own, beside + apart)
+        pictures += own
+        mask_of |= found
+        refused += orphans
+    if places != [root]:
+        refused += [Refusal(p.name, "lies beside the class folders, in none") for p in _files(root)]
+    pictures = balanced(pictures, limit)
+    if mask_of:
+        pictures, unmasked = with_masks(pictures, mask_of, size)
+        refused += unmasked
+    names = [p.name for p in places]
+    return read(pictures, refused, class_names=names, size=size, what=root.name)
+
+
+def _folder(root: str | PathLike[str]) -> Path:
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"there is no folder {root}")
+    return root.resolve()
+
+
+def _first(root: Path, names: Iterable[str]) -> Path | None:
+    return next((root / name for name in names if (root / name).is_dir()), None)
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _files(place: Path, besides: str = "") -> list[Path]:
+    """The files of a folder that should be pictures, sorted; none where there is no folder."""
+    if not place.is_dir():
+        return []
+    passed = _BESIDE - {besides}
+    return sorted(
+        p
+        for p in place.iterdir()
+        if not (p.name.startswith(".") or p.is_dir() or p.suffix.lower() in passed)
+    )
+
+
+def _paired(
+    pictures: Sequence[Picture], masks: Iterable[Path]
+) -> tuple[dict[str, Path], list[Refusal]]:
+    """The mask of each picture, by id, found by its stem; and the masks that belong to none."""
+    by_stem = {p.stem.removesuffix("_mask"): p for p in masks}
+    stems = {p.image.stem for p in pictures}
+    mask_of = {p.id: by_stem[p.image.stem] for p in pictures if p.image.stem in by_stem}
+    orphans = [p for stem, p in by_stem.items() if stem not in stems]
+    return mask_of, [Refusal(p.name, "a mask without its picture") for p in orphans]
+
+
+def _rows(file: Path) -> list[list[str]]:
+    """The tab-separated rows of a list."""
+    return [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines() if line]
+
+
+def _distinct(codes: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Names with the code added where two classes share one: ImageNet has two cranes."""
+    return [n if names.count(n) == 1 else f"{n} ({c})" for c, n in zip(codes, names, strict=True)]
+
+
+def _only(
+    classes: Sequence[str] | None,
+    codes: Sequence[str],
+    names: Sequence[str],
+    pictures: Sequence[Picture],
+) -> tuple[list[str], list[Picture]]:
+    """The pictures of the chosen classes, labelled by their place among them."""
+    if classes is None:
+        return list(names), list(pictures)
+    places = {name: i for i, name in enumerate(names)} | {code: i for i, code in enumerate(codes)}
+    if unknown := [c for c in classes if c not in places]:
+        shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+        raise ValueError(f"no class {', '.join(unknown)}; there are {shown}")
+    new = {places[c]: i for i, c in enumerate(classes)}
+    kept = [replace(p, label=new[p.label]) for p in pictures if p.label in new]
+    return [names[places[c]] for c in classes], kept

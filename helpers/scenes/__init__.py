@@ -1,0 +1,1 @@
+"""The procedural world: scenes in which everything is known that the papers had to guess."""

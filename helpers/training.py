@@ -1,0 +1,571 @@
+"""Fit and evaluate networks; an interrupted training ends exactly like an uninterrupted one.
+
+Everything random in an epoch (the order of the images, how each is flipped, shifted and relit,
+dropout) follows from (seed, epoch) alone. After each epoch the whole state goes to disk in one
+rename. A run that is killed and started again repeats the epoch it was in, and from the same state
+the same numbers come out, bit for bit on one machine with one number of threads.
+
+The images stay on the device as uint8; a batch is gathered, augmented and made float there, with no
+Python per image. One process uses the device it is given; under `accelerate launch` every process
+takes its share of each batch and gradients are averaged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from jaxtyping import Bool, Float, Int64, Shaped, UInt8
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import LambdaLR
+from tqdm import tqdm
+
+from helpers import models
+from helpers.imageset import ImageSet
+from helpers.store import Result, Store, stage, write_durably
+
+_CHOICES = {
+    "optimizer": ("sgd", "adamw"),
+    "schedule": ("cosine", "steps", "constant"),
+    "precision": ("float32", "bfloat16"),
+    "augmentations": ("flip", "shift", "brightness", "contrast"),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: every choice that changes the result and is not the data, network or seed.
+
+    Raises:
+        ValueError: a value outside its range or a name that is none of the choices.
+    """
+
+    epochs: int
+    batch_size: int = 128
+    optimizer: str = "sgd"  # sgd (Nesterov momentum) or adamw
+    lr: float = 0.1  # the highest of the schedule
+    momentum: float = 0.9  # beta1 of adamw
+    weight_decay: float = 5e-4
+    schedule: str = "cosine"  # cosine (to zero), steps (a tenth after each quarter) or constant
+    warm_up: float = 0.2  # share of the steps in which the rate rises to lr first
+    label_smoothing: float = 0.0
+    augmentations: tuple[str, ...] = ("flip", "shift", "brightness", "contrast")
+    shift: float = 0.125  # moved by up to this share of the side, the border reflected
+    relight: float = 0.2  # brightness and contrast are multiplied by 1 - relight .. 1 + relight
+    precision: str = "float32"  # bfloat16 autocast is quick where the processor has instructions
+
+    def __post_init__(self) -> None:
+        for name, known in _CHOICES.items():
+            value = getattr(self, name)
+            for choice in (value,) if isinstance(value, str) else value:
+                if choice not in known:
+                    raise ValueError(f"Recipe.{name} is {choice!r}; valid are {', '.join(known)}")
+        ranges = {  # inclusive
+            "epochs": (1, math.inf),
+            "batch_size": (1, math.inf),
+            "lr": (1e-12, 1e3),
+            "momentum": (0, 0.9999),
+            "weight_decay": (0, math.inf),
+            "warm_up": (0, 0.9),
+            "label_smoothing": (0, 0.9),
+            "shift": (0, 0.5),
+            "relight": (0, 1),
+        }
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(
+                    f"Recipe.{name} is {getattr(self, name)}; valid is {low} to {high}"
+                )
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Recipe:
+        """The recipe that `dataclasses.asdict` and JSON made this of."""
+        return cls(**{**config, "augmentations": tuple(config["augmentations"])})
+
+
+@dataclass
+class History:
+    """One number per epoch. The validation lists are empty when nothing was validated."""
+
+    train_loss: list[float] = field(default_factory=list)  # of the augmented images, while training
+    train_accuracy: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    validation_accuracy: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where each picture of a batch is moved: the same for its image, its mask and its parts."""
+
+    flips: Bool[Tensor, " n"]  # mirrored left to right
+    shifts: Int64[Tensor, "n 2"]  # pixels the content moves down and right; borders are reflected
+
+    def __getitem__(self, rows: Any) -> Geometry:
+        return Geometry(self.flips[rows], self.shifts[rows])
+
+    def to(self, device: torch.device) -> Geometry:
+        return Geometry(
+            self.flips.to(device, non_blocking=True), self.shifts.to(device, non_blocking=True)
+        )
+
+    def __call__(self, pictures: Shaped[Tensor, "n *c h w"]) -> Shaped[Tensor, "n *c h w"]:
+        """Move pictures of any type, by whole pixels, so that no value is invented.
+
+        First flipped, then shifted. (n, h, w) for masks and part maps, (n, c, h, w) for images.
+        """
+        n, (h, w) = len(pictures), pictures.shape[-2:]
+        rows = _reflect(torch.arange(h, device=pictures.device) - self.shifts[:, :1], h)
+        columns = _reflect(torch.arange(w, device=pictures.device) - self.shifts[:, 1:], w)
+        columns = torch.where(self.flips[:, None], w - 1 - columns, columns)
+        picture = torch.arange(n, device=pictures.device)[:, None, None]
+        if pictures.ndim == 3:
+            return pictures[picture, rows[:, :, None], columns[:, None, :]]
+        channel = torch.arange(pictures.shape[1], device=pictures.device)[None, :, None, None]
+        return pictures[picture[:, None], channel, rows[:, None, :, None], columns[:, None, None]]
+
+
+def _reflect(index: Int64[Tensor, "n s"], size: int) -> Int64[Tensor, "n s"]:
+    """Indices up to one size outside come back in, the border pixel itself not repeated."""
+    return ((size - 1) - ((size - 1) - index.abs()).abs()).clamp(0, size - 1)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Everything random about one epoch, drawn on the CPU so that every device gets the same."""
+
+    order: Int64[Tensor, " n"]
+    geometry: Geometry  # by position in the order
+    brightness: Float[Tensor, " n"]
+    contrast: Float[Tensor, " n"]
+
+    def to(self, device: torch.device) -> Epoch:
+        return Epoch(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+
+def draw_epoch(n: int, size: tuple[int, int], recipe: Recipe, *, seed: int, epoch: int) -> Epoch:
+    """Order and augmentation of an epoch over n images of (height, width) `size`."""
+    generator = torch.Generator().manual_seed(_mixed(seed, epoch))
+    order = torch.randperm(n, generator=generator)
+    # all are drawn, chosen or not, so that leaving one out does not change the others
+    flip, down, right, brightness, contrast = torch.rand(5, n, generator=generator)
+    side = torch.tensor(size) * recipe.shift
+    shifts = ((torch.stack((down, right), 1) * 2 - 1) * side).round().long()
+    chosen = recipe.augmentations
+    return Epoch(
+        order=order,
+        geometry=Geometry(
+            flips=(flip < 0.5) & ("flip" in chosen),
+            shifts=shifts * ("shift" in chosen),
+        ),
+        brightness=1 + (2 * brightness - 1) * recipe.relight * ("brightness" in chosen),
+        contrast=1 + (2 * contrast - 1) * recipe.relight * ("contrast" in chosen),
+    )
+
+
+def relight(
+    images: Float[Tensor, "n 3 h w"],
+    brightness: Float[Tensor, " n"],
+    contrast: Float[Tensor, " n"],
+) -> Float[Tensor, "n 3 h w"]:
+    """Scale each image, then its distance from its own mean; stays in [0, 1]."""
+    images = images * brightness[:, None, None, None]
+    mean = images.mean((1, 2, 3), keepdim=True)
+    return (mean + (images - mean) * contrast[:, None, None, None]).clamp_(0, 1)
+
+
+def _mixed(*numbers: int) -> int:
+    """One seed from several numbers; nearby ones give unrelated seeds."""
+    return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:8], "big") >> 1
+
+
+def fit(
+    model: nn.Module,
+    train: ImageSet,
+    recipe: Recipe,
+    *,
+    seed: int,
+    checkpoint: Path | None = None,
+    validation: ImageSet | None = None,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> History:
+    """Train `model` in place; it ends on `device`, in eval mode.
+
+    Args:
+        model: images in [0, 1] -> logits, one per class of `train`.
+        checkpoint: file for the state after each epoch. Where it exists the training goes on from
+            it: with the same arguments the end is the same as without the interruption.
+        progress: a bar on stdout, wiped when done.
+
+    Raises:
+        ValueError: no images, other classes in `validation`, or a checkpoint of another training.
+        FloatingPointError: the loss is no longer finite.
+    """
+    if not len(train):
+        raise ValueError("cannot train on an ImageSet without images")
+    if validation is not None and validation.class_names != train.class_names:
+        raise ValueError("the validation images have other class names than the training images")
+    accelerator = Accelerator()
+    shared = accelerator.num_processes > 1
+    device = accelerator.device if shared else torch.device(device)
+    model.to(device=device, memory_format=torch.channels_last)
+    optimizer = _optimizer(model, recipe)
+    steps = math.ceil(len(train) / recipe.batch_size)
+    total = recipe.epochs * steps
+    scheduler = LambdaLR(optimizer, lambda step: rate(step, total, recipe))  # once per batch
+    history = History()
+    identity = _identity(train, validation, recipe, seed)
+    if checkpoint is not None and checkpoint.exists():
+        history = _resume(checkpoint, identity, model, optimizer, scheduler, device) or history
+    done = len(history.train_loss)
+    if done == recipe.epochs:
+        model.eval()
+        return history
+
+    wrapped = accelerator.prepare_model(model, device_placement=False)
+    images, labels = _kept_near(train.images, device), train.labels.to(device)
+    bar = tqdm(
+        total=recipe.epochs * len(train),
+        initial=done * len(train),
+        unit="img",
+        unit_scale=True,
+        file=sys.stdout,
+        leave=False,
+        mininterval=2,
+        ncols=100,
+        disable=not (progress and accelerator.is_main_process),
+    )
+    devices = [device] if device.type == "cuda" else []
+    reproducible = torch.backends.cudnn.flags(enabled=True, deterministic=True)
+    with bar, torch.random.fork_rng(devices), reproducible:
+        for epoch in range(done, recipe.epochs):
+            started = time.perf_counter()
+            bar.set_description(f"epoch {epoch + 1}/{recipe.epochs}", refresh=False)
+            torch.manual_seed(_mixed(seed, epoch, accelerator.process_index))  # dropout's
+            size = tuple(images.shape[2:])
+            drawn = draw_epoch(len(images), size, recipe, seed=seed, epoch=epoch).to(device)
+            totals = run_epoch(
+                wrapped, images, labels, drawn, recipe, optimizer, scheduler, accelerator, bar
+            )
+            loss_sum, right_sum, count = accelerator.reduce(totals).tolist()
+            if not math.isfinite(loss_sum):
+                raise FloatingPointError(
+                    f"the training loss became {loss_sum} in epoch {epoch + 1}; use a lower lr "
+                    f"than {recipe.lr} or a longer warm-up"
+                )
+            history.train_loss.append(loss_sum / count)
+            history.train_accuracy.append(right_sum / count)
+            shown = {"loss": f"{loss_sum / count:.3f}", "acc": f"{right_sum / count:.1%}"}
+            if validation is not None:
+                judged = evaluate(model, validation, device=device)
+                history.validation_loss.append(judged["loss"])
+                history.validation_accuracy.append(judged["accuracy"])
+                shown["val"] = f"{judged['accuracy']:.1%}"
+            history.seconds.append(round(time.perf_counter() - started, 3))
+            bar.set_postfix(shown, refresh=False)
+            if checkpoint is not None and accelerator.is_main_process:
+                _save(checkpoint, identity, model, optimizer, scheduler, history)
+            accelerator.wait_for_everyone()
+    model.eval()
+    return history
+
+
+def run_epoch(
+    model: nn.Module,
+    images: UInt8[Tensor, "n 3 h w"],
+    labels: Int64[Tensor, " n"],
+    drawn: Epoch,
+    recipe: Recipe,
+    optimizer: torch.optim.Optimizer,
+    scheduler: LambdaLR,
+    accelerator: Accelerator,
+    bar: tqdm,
+) -> Float[Tensor, " 3"]:
+    """One pass over the images; returns the sums of loss, right answers and images."""
+    device = labels.device
+    totals = torch.zeros(3, device=device)
+    model.train()
+    # batches differ by one image at most: a last batch of one would break batch norm
+    steps = math.ceil(len(labels) / recipe.batch_size)
+    for batch in torch.arange(len(labels), device=device).tensor_split(steps):
+        mine = batch[accelerator.process_index :: accelerator.num_processes]
+        picked = drawn.order[mine]
+        pictures = images[picked.to(images.device)].to(device, non_blocking=True)
+        pictures = drawn.geometry[mine](pictures).float().div_(255)
+        pictures = relight(pictures, drawn.brightness[mine], drawn.contrast[mine])
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            logits = model(pictures).float()
+        loss = cross_entropy(logits, labels[picked], label_smoothing=recipe.label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        accelerator.backward(loss)
+        optimizer.step()
+        scheduler.step()
+        right = (logits.detach().argmax(1) == labels[picked]).sum()
+        totals += torch.stack((loss.detach() * len(mine), right, torch.full_like(right, len(mine))))
+        bar.update(len(batch))
+    return totals
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(
+            model.parameters(),
+            recipe.lr,
+            betas=(recipe.momentum, 0.999),
+            weight_decay=recipe.weight_decay,
+        )
+    return torch.optim.SGD(
+        model.parameters(),
+        recipe.lr,
+        momentum=recipe.momentum,
+        nesterov=recipe.momentum > 0,
+        weight_decay=recipe.weight_decay,
+    )
+
+
+def rate(step: int, total: int, recipe: Recipe) -> float:
+    """The learning rate at a step (0 .. total - 1) as a share of `recipe.lr`."""
+    rising = recipe.warm_up * total
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    if recipe.schedule == "cosine":
+        return (1 + math.cos(math.pi * (step - rising) / (total - rising))) / 2
+    if recipe.schedule == "steps":
+        return 0.1 ** (4 * step // total)
+    return 1.0
+
+
+def _kept_near(images: UInt8[Tensor, "n 3 h w"], device: torch.device) -> UInt8[Tensor, "n 3 h w"]:
+    """On the device where they leave it room to compute, else in memory it can fetch from."""
+    if device.type != "cuda":
+        return images.to(device)
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.to(device) if images.nbytes < free / 2 else images.pin_memory()
+
+
+def _identity(train: ImageSet, validation: ImageSet | None, recipe: Recipe, seed: int) -> str:
+    asked = {
+        "train": train.key,
+        "validation": validation.key if validation is not None else None,
+        "recipe": asdict(recipe),
+        "seed": seed,
+    }
+    return json.dumps(asked, sort_keys=True)
+
+
+def _save(
+    checkpoint: Path,
+    identity: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: LambdaLR,
+    history: History,
+) -> None:
+    """Everything the next epoch depends on; the random state is not needed, see draw_epoch."""
+    state = {
+        "identity": identity,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict(),
+        "history": asdict(history),
+    }
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_durably(checkpoint, buffer.getvalue())
+
+
+def _resume(
+    checkpoint: Path,
+    identity: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: LambdaLR,
+    device: torch.device,
+) -> History | None:
+    """Put the saved state back, or None for a file that cannot be read."""
+    try:
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        saved = state["identity"]
+    except PermissionError:
+        raise
+    except Exception as error:  # a damaged file fails in zip, in pickle or in torch
+        warnings.warn(
+            f"the checkpoint {checkpoint} cannot be read ({error}); training starts again",
+            stacklevel=3,
+        )
+        return None
+    if saved != identity:
+        raise ValueError(
+            f"the checkpoint {checkpoint} is of another training: {saved}, not {identity}; "
+            "delete it or give another file"
+        )
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    scheduler.load_state_dict(state["scheduler"])
+    return History(**state["history"])
+
+
+def predict(
+    model: nn.Module,
+    images: ImageSet,
+    *,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+) -> Float[Tensor, "n k"]:
+    """Logits of all images, on the CPU; the model moves to `device` and keeps its mode."""
+    if not len(images):
+        raise ValueError("cannot predict for an ImageSet without images")
+    was_training = model.training
+    model.to(device).eval()
+    logits = []
+    with torch.inference_mode():
+        for start in range(0, len(images), batch_size):
+            batch = images.images[start : start + batch_size].to(device, non_blocking=True)
+            batch = batch.float().div_(255).contiguous(memory_format=torch.channels_last)
+            logits.append(model(batch).float())
+    model.train(was_training)
+    return torch.cat(logits).cpu().clone()  # a clone is no inference tensor: gradients may follow
+
+
+def evaluate(
+    model: nn.Module,
+    images: ImageSet,
+    *,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
+    """Accuracy and mean cross-entropy, and what they have to be read with.
+
+    Returns:
+        accuracy, loss, n (images), classes, chance (1 / classes), majority (accuracy of always
+        answering the most frequent class), absent (names of classes without an image).
+
+    Raises:
+        ValueError: no images, or the model has not one output per class.
+    """
+    logits = predict(model, images, batch_size=batch_size, device=device)
+    classes = len(images.class_names)
+    if logits.shape[1] != classes:
+        raise ValueError(f"the model has {logits.shape[1]} outputs for {classes} classes")
+    counts = images.counts()
+    return {
+        "accuracy": (logits.argmax(1) == images.labels).double().mean().item(),
+        "loss": cross_entropy(logits, images.labels).item(),
+        "n": len(images),
+        "classes": classes,
+        "chance": 1 / classes,
+        "majority": max(counts.values()) / len(images),
+        "absent": [name for name, count in counts.items() if not count],
+    }
+
+
+@stage(version=1)
+def fit_network(
+    config: Mapping[str, Any],
+    inputs: Mapping[str, ImageSet],
+    work: Path,
+    *,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Train one network. Config: architecture, classes, recipe, seed. Inputs: train, validation.
+
+    Returns:
+        The weights, and {"history": ..., "validation": what `evaluate` says, if there were images}.
+    """
+    train, validation = inputs["train"], inputs.get("validation")
+    model = models.build(config["architecture"], config["classes"], seed=config["seed"])
+    history = fit(
+        model,
+        train,
+        Recipe.from_config(config["recipe"]),
+        seed=config["seed"],
+        checkpoint=work / "checkpoint.pt",
+        validation=validation,
+        device=device,
+        progress=progress,
+    )
+    values: dict[str, Any] = {"history": asdict(history)}
+    if validation is not None:
+        values["validation"] = evaluate(model, validation, device=device)
+    return model.state_dict(), values
+
+
+def trained(
+    store: Store,
+    architecture: str,
+    train: ImageSet,
+    validation: ImageSet | None,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> tuple[nn.Module, Result]:
+    """A trained network in eval mode on `device`, from the store or trained now, and its record."""
+    config = {
+        "architecture": architecture,
+        "classes": len(train.class_names),
+        "recipe": asdict(recipe),
+        "seed": seed,
+    }
+    inputs = {"train": train} | ({} if validation is None else {"validation": validation})
+    how = {"device": device, "progress": progress}
+    result = store.get_or_compute(fit_network, config, inputs, how=how)
+    model = models.build(architecture, config["classes"], seed=seed)
+    model.load_state_dict(result.tensors)
+    return model.to(device).eval(), result
+
+
+@stage(version=1)
+def fit_last_layer(
+    config: Mapping[str, Any],
+    inputs: Mapping[str, ImageSet],
+    work: Path,
+    *,
+    backbone: nn.Module,
+    device: torch.device | str = "cpu",
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A new last layer for a frozen pretrained network: logistic regression on what its own saw.
+
+    Config: backbone (the hash of its weights). Inputs: train. Classes without a training image get
+    a bias so low that they are never predicted.
+
+    Raises:
+        ValueError: images of one class only.
+
+    Returns:
+        {"weight": (classes, d), "bias": (classes,)} and {"regularisation": C of scikit-learn}.
+    """
+    train = inputs["train"]
+    backbone.to(device).eval()
+    batches = torch.arange(len(train)).split(64)
+    with torch.inference_mode():
+        bar = tqdm(batches, desc="features", file=sys.stdout, leave=False, delay=5)
+        seen = [models.embed(backbone, train[rows].to_float(device)).cpu() for rows in bar]
+    seen = torch.cat(seen).clone()
+    scale = seen.std(0).clamp(min=1e-6)
+    judge = LogisticRegression(C=0.01, max_iter=2_000).fit((seen / scale).numpy(), train.labels)
+    learned = torch.from_numpy(np.c_[judge.coef_, judge.intercept_]).float()
+    if len(judge.classes_) == 2:  # scikit-learn keeps one row: the second class against the first
+        learned = torch.cat([-learned, learned]) / 2
+    classes = len(train.class_names)
+    weight, bias = torch.zeros(classes, seen.shape[1]), torch.full((classes,), -1e4)
+    weight[judge.classes_], bias[judge.classes_] = learned[:, :-1] / scale, learned[:, -1]
+    return {"weight": weight, "bias": bias}, {"regularisation": judge.C}

@@ -1,0 +1,264 @@
+"""Networks: reproducible, traceable, with clean gradients, and never the wrong weights."""
+
+import pickle
+import urllib.error
+import urllib.request
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from helpers import models
+from helpers.models import build, embed, names, pretrained, with_last_layer
+
+LIGHT = ("slim_resnet18", "slim_resnet10", "squeezenet1_1", "timm:test_resnet", "timm:test_vit")
+WEIGHTS = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1
+FILE = "squeezenet1_1-b8a52dc0.pth"
+
+
+def images(n: int = 2, size: int = 64) -> torch.Tensor:
+    return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "name", ["slim_resnet18", "squeezenet1_1", "timm:test_resnet", "googlenet"]
+)
+def test_same_seed_same_weights_and_the_global_random_state_is_left_alone(name):
+    before = torch.get_rng_state()
+    first, again, other = (build(name, 5, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_images_in_0_1_become_one_logit_per_class(name):
+    size = 160 if name == "timm:test_vit" else 64
+    model = build(name, 7, seed=0).eval()
+    logits = model(images(size=size))
+    assert logits.shape == (2, 7) and logits.isfinite().all()
+    assert torch.equal(logits, model.network(model.normalise(images(size=size))))
+    mean = torch.tensor(models.IMAGENET_MEAN).view(1, 3, 1, 1)
+    assert (model.normalise(mean.expand(1, 3, 4, 4)).abs() < 1e-6).all()
+    white = model.normalise(torch.ones(1, 3, 1, 1)).flatten().tolist()
+    assert white == pytest.approx([2.2489, 2.4286, 2.64], abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_the_inception_family_returns_logits_in_training_too(name):
+    model = build(name, 3, seed=0)
+    assert model.training
+    assert model(images(size=96 if name == "googlenet" else 128)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("slim_resnet", "slim_resnet18"),
+        ("resnet_18", "resnet18"),
+        ("timm:dpn9", "timm:dpn92"),
+        ("dpn92", "timm:dpn92"),
+        ("", "names"),
+    ],
+)
+def test_unknown_names_list_near_matches(name, near):
+    with pytest.raises(ValueError, match=f"no network is called '{name}'.*{near}"):
+        build(name, 2, seed=0)
+
+
+def test_networks_without_classes_are_refused():
+    with pytest.raises(ValueError, match="at least one class"):
+        build("slim_resnet10", 0, seed=0)
+
+
+def test_every_name_of_the_papers_is_known():
+    papers = {"resnet18", "vgg19", "alexnet", "googlenet", "resnet50", "inception_v3", "vgg16_bn"}
+    papers |= {"wide_resnet50_2", "mobilenet_v3_large", "efficientnet_b0", "shufflenet_v2_x1_0"}
+    assert papers | {"vgg16", "mobilenet_v2", "squeezenet1_0", "timm:dpn92"} <= set(names())
+
+
+@pytest.mark.parametrize("name", ["slim_resnet18", "slim_resnet10", "resnet18"])
+def test_can_be_traced_and_gives_the_same(name):
+    model = build(name, 4, seed=0).eval()
+    traced = torch.fx.symbolic_trace(model)
+    assert torch.equal(traced(images()), model(images()))
+    assert "network.layer4.0.conv1" in {str(node.target) for node in traced.graph.nodes}
+
+
+def test_slim_networks_see_64_pixels_at_4_by_4_without_a_strided_convolution():
+    model = build("slim_resnet18", 18, seed=0).eval()
+    maps = {}
+    for name in ("conv1", "layer1", "layer4"):
+        layer = model.network.get_submodule(name)
+        layer.register_forward_hook(lambda _, __, out, name=name: maps.update({name: out.shape}))
+    model(images())
+    assert maps == {"conv1": (2, 16, 64, 64), "layer1": (2, 16, 32, 32), "layer4": (2, 128, 4, 4)}
+    assert all(m.stride == (1, 1) for m in model.modules() if isinstance(m, nn.Conv2d))
+    assert sum(len(getattr(model.network, f"layer{i}")) for i in (1, 2, 3, 4)) == 8
+
+
+def checkerboard(model: nn.Module, stride: int) -> float:
+    """Energy of the gradient's mean size per position, at the frequencies of a grid of `stride`.
+
+    Relative to the energy of a gradient that is the same size everywhere. The outer 8 pixels are
+    left out: padding changes gradients there in any network.
+    """
+    pictures = images(24).requires_grad_()
+    (gradient,) = torch.autograd.grad(model(pictures)[:, 0].sum(), pictures)
+    spectrum = torch.fft.fft2(gradient.abs().mean((0, 1))[8:-8, 8:-8]).abs().square()
+    grid = spectrum[:: 48 // stride, :: 48 // stride]
+    return ((grid.sum() - grid[0, 0]) / grid[0, 0]).item()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_gradients_of_slim_networks_show_no_stride(seed):
+    slim, plain = (build(name, 18, seed=seed).eval() for name in ("slim_resnet18", "resnet18"))
+    for stride in (2, 4):
+        assert checkerboard(slim, stride) < 0.3 * checkerboard(plain, stride)
+
+
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [
+        ("slim_resnet18", "fc"),
+        ("googlenet", "fc"),
+        ("mobilenet_v3_small", "classifier.3"),
+        ("timm:test_resnet", "fc"),
+        ("timm:test_vit", "head"),
+    ],
+)
+def test_embed_is_what_the_last_layer_sees(name, last):
+    model = build(name, 6, seed=0).eval()
+    pictures = images(size=160)
+    features = embed(model, pictures)
+    assert torch.allclose(model.network.get_submodule(last)(features), model(pictures), atol=1e-5)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_embed_averages_over_space_and_lets_gradients_through():
+    model = build("squeezenet1_1", 6, seed=0).eval()
+    pictures = images().requires_grad_()
+    features = embed(model, pictures)
+    maps = model.network.features(model.normalise(pictures))
+    assert torch.allclose(features, maps.mean((2, 3)), atol=1e-6)
+    features.sum().backward()
+    assert pictures.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match="no linear or convolutional layer"):
+        embed(nn.ReLU(), pictures)
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """An empty cache of torch's, and no network."""
+
+    def no_network(*_, **__):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "urlopen", no_network)
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(str(tmp_path / "cache" / "hub"))
+    yield tmp_path / "cache" / "hub" / "checkpoints"
+    torch.hub.set_dir(before)
+
+
+@pytest.fixture
+def torch_home(tmp_path):
+    """A folder with weights of the right name and shapes that are not the official ones."""
+    folder = tmp_path / "home" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), folder / FILE)
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("weights", [WEIGHTS, "SqueezeNet1_1_Weights.IMAGENET1K_V1"])
+def test_a_file_that_is_there_is_used_and_reported(elsewhere, torch_home, weights):
+    cache = torch.hub.get_dir()
+    loaded = pretrained(weights, torch_home=torch_home)
+    assert loaded.file == FILE and not loaded.official and len(loaded.sha256) == 64
+    assert loaded.categories[207] == "golden retriever" and not loaded.model.training
+    expected = torch.load(torch_home / "hub" / "checkpoints" / FILE)
+    assert all(torch.equal(v, expected[k]) for k, v in loaded.model.network.state_dict().items())
+    assert loaded.model(images()).shape == (2, 1000)
+    assert torch.hub.get_dir() == cache and not elsewhere.exists()
+
+
+def test_official_means_that_the_hash_is_the_one_in_the_name(elsewhere, torch_home, monkeypatch):
+    sha256 = pretrained(WEIGHTS, torch_home=torch_home).sha256
+    monkeypatch.setattr(models, "_hash_in", lambda name: sha256[:8])
+    assert pretrained(WEIGHTS, torch_home=torch_home).official
+
+
+def test_torchs_own_cache_is_looked_into_as_well(elsewhere, torch_home, tmp_path):
+    (torch_home / "hub").rename(tmp_path / "moved")
+    elsewhere.parent.parent.mkdir()
+    (tmp_path / "moved").rename(elsewhere.parent)
+    assert pretrained(WEIGHTS, torch_home=torch_home).file == FILE
+    assert pretrained(WEIGHTS).file == FILE
+
+
+def test_without_file_and_network_the_message_says_what_to_fetch_and_where_to_put_it(
+    elsewhere, tmp_path
+):
+    place = tmp_path / "hub" / "checkpoints" / FILE
+    with pytest.raises(FileNotFoundError, match=f"{place}.*fetch {WEIGHTS.url}"):
+        pretrained(WEIGHTS, torch_home=tmp_path)
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        pretrained(WEIGHTS, torch_home=tmp_path / "misspelt")
+
+
+def test_a_download_with_another_hash_is_refused(elsewhere, torch_home, monkeypatch):
+    wrong = torch_home / "hub" / "checkpoints" / FILE
+    monkeypatch.setattr(torch.hub, "urlopen", lambda _: urllib.request.urlopen(wrong.as_uri()))
+    with pytest.raises(FileNotFoundError, match="invalid hash"):
+        pretrained(WEIGHTS)
+    assert not list(elsewhere.glob("*"))
+
+
+class Harmful:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('this file was allowed to run code')",))
+
+
+@pytest.mark.parametrize("damage", ["cut", "other shapes", "code"])
+def test_files_that_do_not_hold_the_weights_are_refused(elsewhere, torch_home, damage):
+    file = torch_home / "hub" / "checkpoints" / FILE
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:9999])
+    elif damage == "other shapes":
+        torch.save(torchvision.models.squeezenet1_1(num_classes=3).state_dict(), file)
+    else:
+        file.write_bytes(pickle.dumps(Harmful(), protocol=2))
+    with pytest.raises(ValueError, match=f"{file} does not hold the weights"):
+        pretrained(WEIGHTS, torch_home=torch_home)
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ("SqueezeNet1_1_Weights.DEFAULT", "do not say which"),
+        ("DEFAULT", "do not say which"),
+        ("IMAGENET1K_V1", "no weights"),
+        ("SqueezeNet1_1_Weights.IMAGENET1K_V9", "did you mean SqueezeNet1_1_Weights.IMAGENET1K_V1"),
+        ("FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1", "not .* for classification"),
+        (torchvision.models.detection.SSD300_VGG16_Weights.COCO_V1, "for classification"),
+    ],
+)
+def test_weights_have_to_be_named_in_full(weights, says):
+    with pytest.raises(ValueError, match=says):
+        pretrained(weights)
+
+
+def test_a_new_last_layer_answers_on_what_the_old_one_saw():
+    model = build("mobilenet_v3_small", 6, seed=0).eval()
+    weight, bias = torch.randn(3, 1024), torch.randn(3)
+    changed, pictures = with_last_layer(model, weight, bias), images()
+    with torch.no_grad():
+        features = embed(model, pictures)
+        assert torch.allclose(changed(pictures), features @ weight.T + bias, atol=1e-4)
+        assert model(pictures).shape[1] == 6  # the given one is left as it was
+    with pytest.raises(ValueError, match="sees 1024 features; needed is one of 7"):
+        with_last_layer(model, torch.zeros(3, 7), bias)
+    with pytest.raises(ValueError, match="is not linear"):
+        with_last_layer(nn.Conv2d(3, 3, 1), weight, bias)
