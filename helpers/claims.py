@@ -31,7 +31,7 @@ import pandas as pd
 from scipy import stats
 from torch import Tensor
 
-from helpers.store import write_durably
+from helpers.durable import write_durably
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "published"
 VERDICTS = {

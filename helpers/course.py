@@ -3,9 +3,8 @@
     course = start(PROFILE, DATA_ROOT, LIMIT, notebook="00_meet_the_scenes")
     train, validation = course.images("train"), course.images("validation")
 
-A profile decides what the same cells work on: `demo` draws scenes and trains slim networks on two
-cores in minutes, `photos` reads the photographs under DATA_ROOT, `paper` spends what the papers
-spent. `PROFILES` is the whole budget: nothing else in the course says how many.
+A profile decides what the same cells work on: drawn scenes or photographs, slim networks or the
+papers' own; see `helpers.budget`.
 """
 
 from __future__ import annotations
@@ -30,13 +29,12 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from helpers import claims, figures, models, photos, training
+from helpers.budget import ROOT, Profile, profile_named, results_folder
 from helpers.figures import FigureCard
 from helpers.imageset import ImageSet
-from helpers.scenes.world import TIE, World, source_digest
+from helpers.scenes.world import World, source_digest
 from helpers.store import Result, Store, stage
-from helpers.training import Recipe
 
-ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = (
     "torch",
     "torchvision",
@@ -47,79 +45,8 @@ _PACKAGES = (
 )
 
 
-@dataclass(frozen=True)
-class Profile:
-    """What one profile works on and spends. Numbers of images are per split; None means all."""
-
-    name: str
-    source: str  # "scenes" or "voc"
-    size: int  # height and width of the pictures, pixels
-    train: int | None
-    validation: int | None
-    test: int | None
-    seeds: int  # networks per primary claim
-    architecture: str  # trained from scratch on `source`
-    recipe: Recipe
-    backbone: str | None = (
-        None  # pretrained weights to put a new last layer on, instead of training
-    )
-    tie: float = TIE
-
-
-PROFILES: dict[str, Profile] = {
-    p.name: p
-    for p in (
-        Profile(
-            name="demo",
-            source="scenes",
-            size=64,
-            train=5_400,
-            validation=1_080,
-            test=1_800,
-            seeds=3,
-            architecture="slim_resnet10",
-            recipe=Recipe(epochs=12, batch_size=32, warm_up=0.15),
-        ),
-        Profile(
-            name="photos",
-            source="voc",
-            size=224,
-            train=None,
-            validation=None,
-            test=None,
-            seeds=1,
-            architecture="resnet18",
-            recipe=Recipe(epochs=30),
-            backbone="MobileNet_V2_Weights.IMAGENET1K_V1",
-        ),
-        Profile(
-            name="paper",
-            source="voc",
-            size=224,
-            train=None,
-            validation=None,
-            test=None,
-            seeds=3,
-            architecture="resnet18",
-            recipe=Recipe(epochs=100),  # paper 1, section III
-        ),
-    )
-}
-
 # Worlds never share a seed: networks, claims and choices are each made on scenes of their own.
 _WORLDS = {"train": 1_001, "validation": 1_002, "test": 1_003, "development": 2_001}
-
-
-def results_folder(profile: str) -> Path:
-    """Where a profile's results go: `results/<profile>`; COURSE_RESULTS overrides `results`."""
-    return Path(os.environ.get("COURSE_RESULTS") or ROOT / "results") / profile
-
-
-def profile_named(name: str) -> Profile:
-    """Raises: ValueError: no such profile; the message lists those there are."""
-    if name not in PROFILES:
-        raise ValueError(f"no profile {name!r}; there are {', '.join(PROFILES)}")
-    return PROFILES[name]
 
 
 @stage(version=1)
@@ -332,7 +259,7 @@ def start(
     """Set up a notebook: check the profile, pick the device, seed all generators, set the style.
 
     Args:
-        profile: one of `PROFILES`.
+        profile: one of `helpers.budget.PROFILES`.
         data_root: folder of the photographs, by default where `make data` puts them; a relative
             path starts at the course's own folder.
         limit: at most so many images per split, for a quick look.

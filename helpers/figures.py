@@ -2,7 +2,8 @@
 
 `save` writes a figure as PNG (slides), SVG (print) and JSON (caption, description and the numbers
 behind it), and hands the notebook a card whose picture carries its alt text. The drawing functions
-below it are the few that several notebooks share; each returns a matplotlib `Figure`.
+below it are the few that several notebooks share; each returns a matplotlib `Figure` that pyplot
+does not know of, so that a notebook shows it once, as a card, and not as it is made.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import Tensor
 
-from helpers.store import write_durably
+from helpers.durable import write_durably
 
 # Okabe and Ito's palette (2008), told apart with every common form of colour blindness. The yellow
 # comes last: it is too pale for lines on white.
@@ -49,7 +50,7 @@ INK = "#1C1B19"
 RULE = "#D9D6CE"
 DPI = 160  # pixels an inch in the saved PNG; shown at 96, so text stays sharp on dense screens
 WIDTH = 9.0  # inches: 864 pixels on screen, the width of a notebook's output
-BUDGET = 120_000  # bytes of picture inside a notebook, which stays below 1 MB in all
+BUDGET = 48_000  # bytes of picture inside a notebook, which stays below 1 MB in all
 
 
 def style() -> None:
@@ -169,9 +170,10 @@ def save(
             buffer = io.BytesIO()
             fig.savefig(buffer, format=kind, dpi=DPI, facecolor="white", metadata=metadata)
             drawn[kind] = buffer.getvalue()
+            fig.set_layout_engine("none")  # the first drawing has laid everything out
     plt.close(fig)
     picture = Image.open(io.BytesIO(drawn["png"])).convert("RGB")
-    write_durably(folder / f"{stem}.png", _png(picture, _is_drawing(picture)))
+    write_durably(folder / f"{stem}.png", drawn["png"])
     write_durably(folder / f"{stem}.svg", drawn["svg"])
     # The card comes last: once it is there, its pictures are too.
     write_durably(card, json.dumps(record, indent=1, ensure_ascii=False).encode())
@@ -204,18 +206,16 @@ def embed(picture: Image.Image, budget: int = BUDGET) -> tuple[bytes, str]:
 
     Drawings become PNG with a palette, which keeps lettering sharp; what a palette cannot hold
     (photographs) becomes WebP, half of a JPEG's size at the same quality. What is still too large
-    loses quality first, then pixels.
+    loses pixels: as many as its size says, since bytes go about with the area.
     """
     drawing = _is_drawing(picture)
+    encode, media = (_palette_png, "image/png") if drawing else (_webp, "image/webp")
     shrunk, scale = picture, 1.0
-    while True:
-        for quality in (None,) if drawing else (80, 65):
-            made = _png(shrunk, True) if quality is None else _webp(shrunk, quality)
-            if len(made) <= budget or scale < 0.3:
-                return made, "image/png" if drawing else "image/webp"
-        scale *= min(0.9, (budget / len(made)) ** 0.5)
+    while len(made := encode(shrunk)) > budget and scale > 0.3:
+        scale *= min(0.9, (budget / len(made)) ** 0.6)
         size = tuple(max(1, round(side * scale)) for side in picture.size)
         shrunk = picture.resize(size, Image.Resampling.LANCZOS)
+    return made, media
 
 
 def data_uri(content: bytes, media: str) -> str:
@@ -225,22 +225,21 @@ def data_uri(content: bytes, media: str) -> str:
 
 def _is_drawing(picture: Image.Image) -> bool:
     """Whether 256 colours hold the picture so well that nobody can see the difference."""
-    sample = picture.resize([max(1, side // 2) for side in picture.size], Image.Resampling.NEAREST)
+    sample = picture.resize([max(1, side // 4) for side in picture.size], Image.Resampling.NEAREST)
     few = sample.quantize(256, dither=Image.Dither.NONE).convert("RGB")
     error = np.abs(np.asarray(few, np.int16) - np.asarray(sample, np.int16))
     return float(error.mean()) < 1
 
 
-def _png(picture: Image.Image, drawing: bool) -> bytes:
-    kept = picture.quantize(256, dither=Image.Dither.NONE) if drawing else picture
+def _palette_png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    kept.save(buffer, "PNG", optimize=drawing, dpi=(DPI, DPI))
+    picture.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", dpi=(DPI, DPI))
     return buffer.getvalue()
 
 
-def _webp(picture: Image.Image, quality: int) -> bytes:
+def _webp(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=quality)
+    picture.save(buffer, "WEBP", quality=78, method=3)
     return buffer.getvalue()
 
 
@@ -392,7 +391,7 @@ def _sheet(
     top = round(points * 2) if headline else 0
     width = gap + columns * (cell_w + gap)
     height = top + gap + rows * (cell_h + gap) + sum(below)
-    fig = plt.figure(figsize=(width / DPI, height / DPI), layout="none", facecolor="white")
+    fig = Figure(figsize=(width / DPI, height / DPI), layout="none", facecolor="white")
     if headline:
         fig.text(gap / width, 1 - gap / height, headline, fontsize=13, fontweight="bold", va="top")
     axes = []
@@ -439,9 +438,14 @@ def _wrap(text: str, letters: int, lines: int) -> str:
 _BLUES = sns.blend_palette(["white", PALETTE["sky"], PALETTE["blue"]], as_cmap=True)
 
 
-def _percent(value: float) -> str:
-    """A whole number, or nothing where it would be 0."""
-    return f"{value:.0f}" if value >= 0.5 else ""
+def _write_in(ax: Axes, percent: np.ndarray, size: float) -> None:
+    """Whole numbers into the cells of a heat map, white on dark, none where it would be 0."""
+    middle = sum(ax.collections[0].get_clim()) / 2
+    for row, column in np.argwhere(percent >= 0.5):
+        value = percent[row, column]
+        color = "white" if value > middle else INK
+        centre = dict(ha="center", va="center", fontsize=size, color=color)
+        ax.text(column + 0.5, row + 0.5, f"{value:.0f}", **centre)
 
 
 def confusion(
@@ -467,16 +471,13 @@ def confusion(
     percent = 100 * counts / np.maximum(totals, 1)
     few = k <= 24
     side = min(WIDTH, 0.4 * k + 2.4) if few else WIDTH
-    fig, ax = plt.subplots(figsize=(side, side))
-    text = np.vectorize(_percent)(percent)
+    fig = Figure(figsize=(side, side))
+    ax = fig.subplots()
     sns.heatmap(
         percent,
         vmin=0,
         vmax=100,
         cmap=_BLUES,
-        annot=text if few else False,
-        fmt="",
-        annot_kws={"fontsize": 10.5},
         square=True,
         linewidths=0.8 if few else 0,
         linecolor=RULE,
@@ -486,9 +487,12 @@ def confusion(
         yticklabels=list(class_names),
         ax=ax,
     )
+    if few:
+        _write_in(ax, percent, 10.5)
     ax.set(xlabel="predicted class", ylabel="true class (each row: % of its images)")
     ax.tick_params(axis="x", rotation=60)
-    plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
+    for tick in ax.get_xticklabels():
+        tick.set(ha="right", rotation_mode="anchor")
     for first, last in pairs:
         span = last - first + 1
         ax.add_patch(
@@ -520,15 +524,13 @@ def heat(percent: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, la
     """
     if percent.shape != (len(rows), len(columns)):
         raise ValueError(f"{percent.shape} numbers for {len(rows)} rows, {len(columns)} columns")
-    fig, ax = plt.subplots(figsize=(WIDTH, 0.42 * len(rows) + 1.9))
+    fig = Figure(figsize=(WIDTH, 0.42 * len(rows) + 1.9))
+    ax = fig.subplots()
     sns.heatmap(
         percent,
         vmin=0,
         vmax=max(100 * 0.6, float(percent.max())),
         cmap=_BLUES,
-        annot=np.vectorize(_percent)(percent),
-        fmt="",
-        annot_kws={"fontsize": 11},
         linewidths=0.8,
         linecolor=RULE,
         cbar=False,
@@ -536,10 +538,12 @@ def heat(percent: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, la
         yticklabels=list(rows),
         ax=ax,
     )
+    _write_in(ax, percent, 11)
     ax.set_title(label)
     ax.tick_params(axis="x", rotation=40)
     ax.tick_params(axis="y", rotation=0)
-    plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
+    for tick in ax.get_xticklabels():
+        tick.set(ha="right", rotation_mode="anchor")
     return fig
 
 
@@ -551,7 +555,8 @@ def curves(history: Mapping[str, Sequence[float]], quantity: str) -> Figure:
             accuracies in 0..1 are drawn in percent.
     """
     scale, unit = (100, " (%)") if quantity == "accuracy" else (1, "")
-    fig, ax = plt.subplots(figsize=(WIDTH, 3.8))
+    fig = Figure(figsize=(WIDTH, 3.8))
+    ax = fig.subplots()
     for split, colour in (("train", "sky"), ("validation", "vermilion")):
         if values := history.get(f"{split}_{quantity}"):
             epochs = np.arange(1, len(values) + 1)
@@ -594,7 +599,8 @@ def bars(
         if strangers := [name for name in given if name not in values]:
             raise ValueError(f"{what} for {strangers[0]!r}, which has no bar")
     names = list(values)
-    fig, ax = plt.subplots(figsize=(WIDTH, 0.52 * len(names) + 1.6))
+    fig = Figure(figsize=(WIDTH, 0.52 * len(names) + 1.6))
+    ax = fig.subplots()
     ax.barh(names, list(values.values()), color=PALETTE["sky"], height=0.62, label="ours")
     ax.invert_yaxis()
     ax.grid(False, axis="y")

@@ -17,17 +17,22 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
+from types import ModuleType
 
-import timm
 import torch
-import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.models import WeightsEnum
-from torchvision.models.resnet import BasicBlock
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _zoo() -> ModuleType:
+    """torchvision's networks, imported when asked for: two seconds that the demo does without."""
+    import torchvision
+
+    return torchvision.models
 
 
 class Normalised(nn.Module):
@@ -84,21 +89,36 @@ class SlimResNet(nn.Sequential):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, BasicBlock):
+            elif isinstance(module, Residual):
                 nn.init.zeros_(module.bn2.weight)  # each block starts as the identity
+
+
+class Residual(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut (He 2015), at stride 1. Starts as the identity."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels_out)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.relu2 = nn.ReLU()
+        self.shortcut = nn.Sequential()
+        if channels_in != channels_out:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels_in, channels_out, 1, bias=False), nn.BatchNorm2d(channels_out)
+            )
+
+    def forward(self, x):  # (n, channels_in, h, w) -> (n, channels_out, h, w)
+        inner = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
+        return self.relu2(inner + self.shortcut(x))
 
 
 def _residual_stage(channels_in: int, channels_out: int, blocks: int) -> nn.Sequential:
     """Residual blocks at one resolution; the first one changes the number of channels."""
-    shortcut = None
-    if channels_in != channels_out:
-        shortcut = nn.Sequential(
-            nn.Conv2d(channels_in, channels_out, 1, bias=False), nn.BatchNorm2d(channels_out)
-        )
-    first = BasicBlock(channels_in, channels_out, downsample=shortcut)
-    return nn.Sequential(
-        first, *(BasicBlock(channels_out, channels_out) for _ in range(blocks - 1))
-    )
+    more = (Residual(channels_out, channels_out) for _ in range(blocks - 1))
+    return nn.Sequential(Residual(channels_in, channels_out), *more)
 
 
 _SLIM = {  # blocks per stage, width of the first
@@ -109,9 +129,11 @@ _SLIM = {  # blocks per stage, width of the first
 
 def names() -> list[str]:
     """Every name `build` knows: slim ones, torchvision's, and timm's with "timm:" before them."""
+    import timm  # a second of imports that most notebooks can do without
+
     return [
         *_SLIM,
-        *torchvision.models.list_models(module=torchvision.models),
+        *_zoo().list_models(module=_zoo()),
         *(f"timm:{name}" for name in timm.list_models()),
     ]
 
@@ -131,7 +153,7 @@ def build(name: str, classes: int, *, seed: int) -> nn.Sequential:
     """
     if classes < 1:
         raise ValueError(f"a network needs at least one class, not {classes}")
-    if name not in (known := names()):
+    if name not in _SLIM and name not in (known := names()):
         near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}?" if near else "see helpers.models.names()"
         raise ValueError(f"no network is called {name!r}; {hint}")
@@ -140,12 +162,14 @@ def build(name: str, classes: int, *, seed: int) -> nn.Sequential:
         if name in _SLIM:
             network = SlimResNet(classes, *_SLIM[name])
         elif name.startswith("timm:"):
+            import timm
+
             network = timm.create_model(name.removeprefix("timm:"), num_classes=classes)
         else:
             # the inception family would return auxiliary logits beside the logits in training
             one_output = {"aux_logits": False, "init_weights": True}
             options = one_output if name in ("googlenet", "inception_v3") else {}
-            network = torchvision.models.get_model(name, num_classes=classes, **options)
+            network = _zoo().get_model(name, num_classes=classes, **options)
     return nn.Sequential(OrderedDict(normalise=Normalised(), network=network))
 
 
@@ -160,7 +184,7 @@ class Pretrained:
     official: bool  # the hash in the file's name is the file's hash
 
 
-def pretrained(weights: WeightsEnum | str, *, torch_home: Path | None = None) -> Pretrained:
+def pretrained(weights: Enum | str, *, torch_home: Path | None = None) -> Pretrained:
     """A torchvision network with exactly these weights.
 
     The file is looked for in `torch_home/hub/checkpoints` and then in torch's own cache; what is
@@ -188,7 +212,7 @@ def pretrained(weights: WeightsEnum | str, *, torch_home: Path | None = None) ->
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     try:
         with _only_tensors_from(hub):
-            network = torchvision.models.get_model(architecture, weights=weights, progress=False)
+            network = _zoo().get_model(architecture, weights=weights, progress=False)
     except Exception as error:  # pickle, zip, key and shape errors all mean one thing here
         raise ValueError(
             f"{file} does not hold the weights {weights} ({error}); delete it and put the file "
@@ -205,18 +229,17 @@ def pretrained(weights: WeightsEnum | str, *, torch_home: Path | None = None) ->
     )
 
 
-def _explicit(weights: WeightsEnum | str) -> tuple[WeightsEnum, str]:
+def _explicit(weights: Enum | str) -> tuple[Enum, str]:
     """The member of torchvision's enumerations that is meant, and the network it is for."""
     model_of = {
-        torchvision.models.get_model_weights(model): model
-        for model in torchvision.models.list_models(module=torchvision.models)
+        _zoo().get_model_weights(model): model for model in _zoo().list_models(module=_zoo())
     }
     example = "name one member in full, such as 'MobileNet_V2_Weights.IMAGENET1K_V1'"
     if isinstance(weights, str):
         if weights.endswith("DEFAULT"):
             raise ValueError(f"weights {weights!r} do not say which weights; {example}")
         try:
-            weights = torchvision.models.get_weight(weights)
+            weights = _zoo().get_weight(weights)
         except (ValueError, KeyError, AttributeError):
             known = [str(member) for enumeration in model_of for member in enumeration]
             near = difflib.get_close_matches(weights, known, n=3)

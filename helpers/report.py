@@ -19,7 +19,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from helpers import claims, figures
-from helpers.store import write_durably
+from helpers.durable import write_durably
 
 PICTURE_BUDGET = 300_000  # bytes a figure may take in the page: sharp on a projector
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import importlib
 import json
 import logging
 import os
@@ -35,13 +36,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import nbformat
-import papermill
 import psutil
-from ipykernel.kernelspec import write_kernel_spec
-from nbclient.exceptions import DeadKernelError
 
-from helpers.store import write_durably
+# Reading a notebook imports jsonschema, which would build a grammar of internationalised URLs where
+# this optional package is installed (JupyterLab brings it): 1.5 s each time, for nothing used here.
+sys.modules.setdefault("rfc3987_syntax", None)
+
+import nbformat  # noqa: E402
+import papermill  # noqa: E402
+from ipykernel.kernelspec import write_kernel_spec  # noqa: E402
+from nbclient.exceptions import DeadKernelError  # noqa: E402
+
+from helpers.budget import PROFILES, ROOT, results_folder  # noqa: E402
+from helpers.durable import write_durably  # noqa: E402
 
 POLL_SECONDS = 0.2  # how often progress and memory are looked at
 LOG_SECONDS = 30  # how often a run without a terminal says that it is alive
@@ -342,8 +349,6 @@ def run(
 
 def _environment(scratch: Path, jobs: int) -> dict[str, str]:
     """The notebooks' environment: this very Python as their kernel, this package, their threads."""
-    from helpers.course import ROOT
-
     write_kernel_spec(scratch / "jupyter" / "kernels" / "python3")
     env = dict(os.environ)
     for name, first in (("JUPYTER_PATH", scratch / "jupyter"), ("PYTHONPATH", ROOT)):
@@ -430,8 +435,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _parameters(options: argparse.Namespace) -> dict[str, object]:
     """What to hand the notebooks. Refuses what cannot be right in any of them."""
-    from helpers.course import PROFILES
-
     if options.profile not in PROFILES:
         raise Refused(f"no profile {options.profile!r}; there are: {', '.join(PROFILES)}")
     if options.compute and int(os.environ.get("WORLD_SIZE", 1)) > 1:
@@ -458,12 +461,14 @@ def _parameters(options: argparse.Namespace) -> dict[str, object]:
 
 
 def _run_all(options: argparse.Namespace) -> int:
-    from helpers import course
-
     parameters = _parameters(options)
-    notebooks = choose(options.notebooks, course.ROOT / "notebooks")
+    notebooks = choose(options.notebooks, ROOT / "notebooks")
     check(notebooks, parameters)
-    folder = course.results_folder(options.profile).resolve()
+    folder = results_folder(options.profile).resolve()
+    # the report's imports take seconds; have them done while the first notebook computes
+    ahead = threading.Timer(4, _import_ahead)
+    ahead.daemon = True
+    ahead.start()
     folder.mkdir(parents=True, exist_ok=True)
     screen, started = _Screen(), time.time()
     screen.say(f"{len(notebooks)} notebook{'s'[: len(notebooks) > 1]}, profile {options.profile}")
@@ -484,13 +489,18 @@ def _run_all(options: argparse.Namespace) -> int:
         screen.say("\nInterrupted. Run the same command again: it continues where this stopped.")
         return 128 + number
     if not options.compute:
-        from helpers import report
+        from helpers import course, report
 
         screen.say(f"\nReport: {report.write(folder, course.provenance(options.profile))}")
     failed = [o for o in outcomes if o.state == "failed"]
     for outcome in failed:
         print(f"\n{outcome.notebook} failed: {outcome.error}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _import_ahead() -> None:
+    for module in ("helpers.course", "helpers.report"):
+        importlib.import_module(module)
 
 
 def _keep(outcomes: Sequence[Outcome], scratch: Path, folder: Path, started: float) -> None:

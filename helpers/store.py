@@ -20,11 +20,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import platform
 import shutil
 import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +35,8 @@ from typing import Any, Protocol, runtime_checkable
 import safetensors.torch
 from filelock import FileLock, Timeout
 from torch import Tensor
+
+from helpers.durable import sync_folder, write_durably
 
 _TENSORS, _RECORD = "tensors.safetensors", "made.json"
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOTDIR)
@@ -222,33 +222,7 @@ def _write(folder: Path, work: Path, tensors: Mapping[str, Tensor], record: dict
     write_durably(ready / _TENSORS, payload)
     write_durably(ready / _RECORD, json.dumps(record, indent=1).encode())
     ready.rename(folder)
-    _sync_folder(folder.parent)
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file, and its folder where there is none, so that it has either its old contents or
-    all of the new, whatever happens and whoever else writes it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with open(beside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, where folders can be opened (not on Windows)."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    sync_folder(folder.parent)
 
 
 def _set_aside(folder: Path) -> Path:

@@ -35,66 +35,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from helpers import models
+from helpers.budget import Recipe
+from helpers.durable import write_durably
 from helpers.imageset import ImageSet
-from helpers.store import Result, Store, stage, write_durably
-
-_CHOICES = {
-    "optimizer": ("sgd", "adamw"),
-    "schedule": ("cosine", "steps", "constant"),
-    "precision": ("float32", "bfloat16"),
-    "augmentations": ("flip", "shift", "brightness", "contrast"),
-}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train: every choice that changes the result and is not the data, network or seed.
-
-    Raises:
-        ValueError: a value outside its range or a name that is none of the choices.
-    """
-
-    epochs: int
-    batch_size: int = 128
-    optimizer: str = "sgd"  # sgd (Nesterov momentum) or adamw
-    lr: float = 0.1  # the highest of the schedule
-    momentum: float = 0.9  # beta1 of adamw
-    weight_decay: float = 5e-4
-    schedule: str = "cosine"  # cosine (to zero), steps (a tenth after each quarter) or constant
-    warm_up: float = 0.2  # share of the steps in which the rate rises to lr first
-    label_smoothing: float = 0.0
-    augmentations: tuple[str, ...] = ("flip", "shift", "brightness", "contrast")
-    shift: float = 0.125  # moved by up to this share of the side, the border reflected
-    relight: float = 0.2  # brightness and contrast are multiplied by 1 - relight .. 1 + relight
-    precision: str = "float32"  # bfloat16 autocast is quick where the processor has instructions
-
-    def __post_init__(self) -> None:
-        for name, known in _CHOICES.items():
-            value = getattr(self, name)
-            for choice in (value,) if isinstance(value, str) else value:
-                if choice not in known:
-                    raise ValueError(f"Recipe.{name} is {choice!r}; valid are {', '.join(known)}")
-        ranges = {  # inclusive
-            "epochs": (1, math.inf),
-            "batch_size": (1, math.inf),
-            "lr": (1e-12, 1e3),
-            "momentum": (0, 0.9999),
-            "weight_decay": (0, math.inf),
-            "warm_up": (0, 0.9),
-            "label_smoothing": (0, 0.9),
-            "shift": (0, 0.5),
-            "relight": (0, 1),
-        }
-        for name, (low, high) in ranges.items():
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(
-                    f"Recipe.{name} is {getattr(self, name)}; valid is {low} to {high}"
-                )
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Recipe:
-        """The recipe that `dataclasses.asdict` and JSON made this of."""
-        return cls(**{**config, "augmentations": tuple(config["augmentations"])})
+from helpers.store import Result, Store, stage
 
 
 @dataclass

@@ -16,8 +16,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.durable import write_durably
 from helpers.imageset import ImageSet
-from helpers.store import Stage, Store, key_of, stage, write_durably
+from helpers.store import Stage, Store, key_of, stage
 
 CALLS: list[dict] = []
 

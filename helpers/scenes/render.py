@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from helpers.scenes import backdrops
+from helpers.scenes import TIE, backdrops
 from helpers.scenes.anatomy import Body, Stroke, draw_coat
 from helpers.scenes.bodies import CLASSES, PART_NAMES, PLANS, SUPERCLASS_OF
 
@@ -49,7 +49,7 @@ def render(
     index: int,
     size: int = 64,
     *,
-    tie: float = 0.4,
+    tie: float = TIE,
     label: int | None = None,
     backdrop: str | None = None,
     hide: Collection[str] = (),

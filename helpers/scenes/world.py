@@ -22,11 +22,11 @@ import torch
 from joblib import Parallel, delayed
 
 from helpers.imageset import ImageSet
+from helpers.scenes import TIE
 from helpers.scenes.backdrops import NAMES as BACKDROPS
 from helpers.scenes.bodies import CLASSES, PART_NAMES, SUPERCLASS_OF, SUPERCLASSES
 from helpers.scenes.render import Scene, render, render_many
 
-TIE = 0.4  # see World.tie
 _CHUNK = 64  # scenes a task: long enough to hide the hand-over, short enough to share evenly
 
 
