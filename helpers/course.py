@@ -158,15 +158,23 @@ class Course:
         )
 
     def figure(
-        self, fig: Figure | None, name: str, *, caption: str, alt: str, data: object = None
+        self,
+        fig: Figure | None,
+        name: str,
+        *,
+        caption: str,
+        alt: str,
+        data: object = None,
+        instead: str = "",
     ) -> FigureCard | Markdown:
         """Save a figure for the report and show it here. See `helpers.figures.save`.
 
-        `fig` is None where this profile's pictures do not know what the figure shows; the notebook
-        then says so in its place.
+        `fig` is None where this profile has nothing to draw, such as parts of photographs; the
+        notebook then says `instead`, or that the demo draws it.
         """
         if fig is None:
-            return Markdown(f"*Not known of these pictures; the demo profile draws it: {caption}*")
+            unknown = f"Not known of these pictures; the demo profile draws it: {caption}"
+            return Markdown(f"*{instead or unknown}*")
         return figures.save(
             fig,
             name,

@@ -210,12 +210,14 @@ def embed(picture: Image.Image, budget: int = BUDGET) -> tuple[bytes, str]:
     """
     drawing = _is_drawing(picture)
     encode, media = (_palette_png, "image/png") if drawing else (_webp, "image/webp")
-    shrunk, scale = picture, 1.0
-    while len(made := encode(shrunk)) > budget and scale > 0.3:
-        scale *= min(0.9, (budget / len(made)) ** 0.6)
+    usual = (0.03 if drawing else 0.1) * picture.width * picture.height  # bytes, to start near it
+    scale = min(1.0, (budget / usual) ** 0.5)
+    while True:
         size = tuple(max(1, round(side * scale)) for side in picture.size)
-        shrunk = picture.resize(size, Image.Resampling.LANCZOS)
-    return made, media
+        shrunk = picture if scale == 1 else picture.resize(size, Image.Resampling.LANCZOS)
+        if len(made := encode(shrunk)) <= budget or scale < 0.3:
+            return made, media
+        scale *= min(0.85, (budget / len(made)) ** 0.6)
 
 
 def data_uri(content: bytes, media: str) -> str:
@@ -381,7 +383,7 @@ def _sheet(
     cell_w, cell_h = round(w * enlarged), round(h * enlarged)
     points = 11 * DPI / 72  # one line of 11 pt text, in output pixels
     letters = max(6, int(cell_w / (points * 0.58)))
-    wrapped = [_wrap(t, letters, 2) for t in titles or []]
+    wrapped = [_wrap(t, letters, 3) for t in titles or []]
     below = []  # pixels for the texts under each row of pictures
     for row in range(rows):
         here = slice(row * columns, (row + 1) * columns)
@@ -405,8 +407,10 @@ def _sheet(
             interpolation="nearest" if enlarged >= 1 else "antialiased",
             aspect="auto",
         )
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set(visible=True, color=RULE, linewidth=0.8)  # white pictures have an edge
+        ax.set_axis_off()  # and nothing to lay out or draw for it
+        edge = Rectangle((0, 0), 1, 1, transform=ax.transAxes, fill=False, clip_on=False)
+        edge.set(edgecolor=RULE, linewidth=0.8)  # white pictures have an edge
+        ax.add_patch(edge)
         at = bottom - 6  # output pixels from the bottom of the figure
         for line in wrapped[i].split("\n") if wrapped else []:
             fig.text(left / width, (at - points) / height, line, fontsize=11, va="baseline")

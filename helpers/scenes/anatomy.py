@@ -58,19 +58,17 @@ def draw_coat(rng: np.random.Generator) -> Coat:
     the look-alike classes, can be seen on every individual.
     """
     if rng.random() < 0.5:
-        hue, saturation = rng.uniform(0.02, 0.14), rng.uniform(0.05, 0.7)
+        hue, saturation = between(rng, 0.02, 0.14), between(rng, 0.05, 0.7)
     else:
-        hue, saturation = rng.uniform(0, 1), rng.uniform(0.25, 0.85)
-    value = rng.uniform(0.3, 0.95)
-    light = bool(value > rng.uniform(0.5, 0.75))
-    mark_value = rng.uniform(0.08, value - 0.3) if light else rng.uniform(value + 0.3, 1.1)
+        hue, saturation = rng.random(), between(rng, 0.25, 0.85)
+    value = between(rng, 0.3, 0.95)
+    light = value > between(rng, 0.5, 0.75)
+    mark_value = between(rng, 0.08, value - 0.3) if light else between(rng, value + 0.3, 1.1)
     base = hsv(hue, saturation, value)
-    mark = hsv(
-        hue + rng.normal(0, 0.08), saturation * rng.uniform(0.1, 1.0), np.clip(mark_value, 0.06, 1)
-    )
-    accent = hsv(
-        hue + rng.uniform(0.2, 0.8), rng.uniform(0.5, 0.95), np.clip(1.25 - value, 0.35, 0.95)
-    )
+    mark_hue = hue + rng.normal(0, 0.08)
+    mark = hsv(mark_hue, saturation * between(rng, 0.1, 1.0), min(max(mark_value, 0.06), 1.0))
+    accent_hue, rich = hue + between(rng, 0.2, 0.8), between(rng, 0.5, 0.95)
+    accent = hsv(accent_hue, rich, min(max(1.25 - value, 0.35), 0.95))
     return Coat(base, base * 0.72, mix(base, WHITE, 0.45), mark, accent, light)
 
 

@@ -13,20 +13,21 @@ handful of whole-image operations.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
 
 from helpers.scenes import TIE, backdrops
-from helpers.scenes.anatomy import Body, Stroke, draw_coat
+from helpers.scenes.anatomy import Body, Stroke, between, draw_coat
 from helpers.scenes.bodies import CLASSES, PART_NAMES, PLANS, SUPERCLASS_OF
 
 OVERSAMPLE = 2  # 2 x 2 samples a pixel: enough after the lens blur, a quarter of the cost of 4 x 4
 _FIXED = 4  # fractional bits of polygon coordinates
-_POSE, _COAT, _PLACE, _LIGHT = range(4)
 _TILT = {"stand": 0.09, "air": 0.35, "flat": np.pi, "prop": 0.6}  # largest turn, radians
 _PART_INDEX = {name: index for index, name in enumerate(PART_NAMES)}
 
@@ -69,10 +70,7 @@ def render(
     """
     _check(size, tie, label, backdrop, hide)
     label = index % len(CLASSES) if label is None else label
-    pose, coat, place, light = (
-        np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, index, stream))))
-        for stream in (_POSE, _COAT, _PLACE, _LIGHT)
-    )
+    pose, coat, place, light = _streams(seed, index)
     body = PLANS[CLASSES[label]](pose, draw_coat(coat))
     home, other = (
         backdrops.HOME[SUPERCLASS_OF[label]],
@@ -88,11 +86,14 @@ def render(
     outlines = [outlines[i] for i in kept] + [s.outline for s in behind.front.strokes]
     count = len(kept)
     ids, forms = _rasterise(outlines, strokes, size * OVERSAMPLE)
-    toward = light.uniform(-1, 1)
-    image = _cast_shadow(behind.image, _coverage(ids, count), body.stance, toward)
+    toward = between(light, -1, 1)
+    # foreground strokes of the backdrop hide the object
+    own = cv2.threshold(ids, count, 0, cv2.THRESH_TOZERO_INV)[1]
+    coverage = _shrink(cv2.threshold(own, 0, 255, cv2.THRESH_BINARY)[1])
+    image = _cast_shadow(behind.image, coverage, body.stance, toward)
     _paint_over(image, ids, forms, strokes, toward, light)
     image = _expose(image, light)
-    mask, parts = _labels(ids, strokes[:count])
+    mask, parts = _labels(own, coverage, strokes[:count])
     return Scene(image, mask, parts, _box(mask), label, backdrops.NAMES.index(family), view)
 
 
@@ -113,6 +114,22 @@ def render_many(
         masks[row], parts[row], boxes[row] = scene.mask, scene.parts, scene.box
         labels[row], places[row], views[row] = scene.label, scene.backdrop, scene.view
     return images, masks, parts, boxes, labels, places, views
+
+
+class _Words(ISeedSequence):
+    """Seed words that are already there."""
+
+    def __init__(self, words: np.ndarray) -> None:
+        self.words = words
+
+    def generate_state(self, n_words: int, dtype: type = np.uint32) -> np.ndarray:
+        return self.words
+
+
+def _streams(seed: int, index: int) -> list[np.random.Generator]:
+    """Four independent generators from one seed sequence: four of those took longer than a body."""
+    words = np.random.SeedSequence((seed, index)).generate_state(16, np.uint64).reshape(4, 4)
+    return [np.random.Generator(np.random.PCG64(_Words(row))) for row in words]
 
 
 def _check(
@@ -137,26 +154,26 @@ def _pose(
     """Mirror, foreshorten, tilt, scale and place the body: one outline per stroke, in units of the
     frame, and where the body faces."""
     side = 1 if rng.random() < 0.5 else -1
-    yaw = rng.uniform(0.82, 1.0) if body.faces else rng.uniform(0.92, 1.0)
-    tilt = rng.uniform(-1, 1) * _TILT[body.stance]
-    cos, sin, shear = math.cos(tilt), math.sin(tilt), rng.uniform(-0.1, 0.1)
+    yaw = between(rng, 0.82, 1.0) if body.faces else between(rng, 0.92, 1.0)
+    tilt = between(rng, -1, 1) * _TILT[body.stance]
+    cos, sin, shear = math.cos(tilt), math.sin(tilt), between(rng, -0.1, 0.1)
     turn = np.array([[cos, -sin], [sin, cos]]) @ np.array([[side * yaw, shear], [0, 1]])
-    lengths = [len(s.outline) for s in body.strokes]
-    points = np.concatenate([s.outline for s in body.strokes]) @ turn.T
     # markings may reach beyond the part they are clipped to
-    solid = points[np.repeat([not s.on for s in body.strokes], lengths)]
-    low, high = solid.min(0), solid.max(0)
-    extent = high - low
-    scale = rng.uniform(0.7, 0.96) / max(extent.max(), 1e-6)
+    solid = turn @ np.concatenate([s.outline for s in body.strokes if not s.on]).T
+    (left, upper), (right, lower) = solid.min(1).tolist(), solid.max(1).tolist()
+    wide, tall = right - left, lower - upper
+    scale = between(rng, 0.7, 0.96) / max(wide, tall, 1e-6)
     # up to a twentieth of the frame may be cut away on the sides
-    slack = np.maximum(1.05 - extent * scale, 0.0)
-    corner = -0.025 + slack * rng.beta(1.6, 1.6, 2)
+    along, down = rng.beta(1.6, 1.6, 2).tolist()
+    x = max(1.05 - wide * scale, 0.0) * along - 0.025
+    y = max(1.05 - tall * scale, 0.0) * down - 0.025
     if body.stance == "stand" and ground is not None:
-        height = extent[1] * scale
-        corner[1] = min(max(rng.uniform(ground + 0.12, 1.0), height - 0.01), 1.0) - height
-    points = (points - low) * scale + corner
-    ends = np.cumsum(lengths).tolist()
-    outlines = [points[end - n : end] for n, end in zip(lengths, ends, strict=True)]
+        height = tall * scale
+        y = min(max(between(rng, ground + 0.12, 1.0), height - 0.01), 1.0) - height
+    points = np.concatenate([s.outline for s in body.strokes]) @ (turn.T * scale)
+    points += (x - left * scale, y - upper * scale)
+    ends = itertools.accumulate(len(s.outline) for s in body.strokes)
+    outlines = [points[end - len(s.outline) : end] for s, end in zip(body.strokes, ends)]
     return outlines, float(side * body.faces)
 
 
@@ -171,7 +188,7 @@ def _rasterise(
     """
     if len(strokes) > 255:
         raise ValueError(f"a scene holds at most 255 strokes, this one has {len(strokes)}")
-    ids, form_ids = np.zeros((2, pixels, pixels), np.uint8)
+    canvas = np.zeros((pixels, pixels, 2), np.uint8)  # both maps, filled in one call
     numbers: dict[str, list[int]] = {}  # the strokes of each part so far
     forms: dict[str, int] = {}
     joined = np.concatenate([np.empty((0, 2)), *outlines])
@@ -182,13 +199,12 @@ def _rasterise(
         polygon = fixed[start:end]
         if not stroke.on:
             form = forms.setdefault(stroke.volume or f"#{number}", len(forms) + 1)
-            cv2.fillPoly(ids, [polygon], number, cv2.LINE_8, _FIXED)
-            cv2.fillPoly(form_ids, [polygon], form, cv2.LINE_8, _FIXED)
+            cv2.fillPoly(canvas, [polygon], (number, form), cv2.LINE_8, _FIXED)
         else:
             carriers = [i for part in stroke.on for i in numbers.get(part, ())]
-            _mark(ids, polygon, number, carriers)
+            _mark(canvas[:, :, 0], polygon, number, carriers)
         numbers.setdefault(stroke.part, []).append(number)
-    return ids, form_ids
+    return cv2.split(canvas)
 
 
 def _mark(ids: np.ndarray, polygon: np.ndarray, number: int, carriers: list[int]) -> None:
@@ -199,18 +215,14 @@ def _mark(ids: np.ndarray, polygon: np.ndarray, number: int, carriers: list[int]
     if not window.size:
         return
     drawn = np.zeros(window.shape, np.uint8)
-    shifted = polygon - np.array([x0 << _FIXED, y0 << _FIXED], np.int32)
-    cv2.fillPoly(drawn, [shifted], 1, cv2.LINE_8, _FIXED)
-    is_carrier = np.zeros(256, np.uint8)
-    is_carrier[carriers] = 1
-    np.copyto(window, number, where=cv2.multiply(drawn, cv2.LUT(window, is_carrier)) > 0)
+    corner = -x0 << _FIXED, -y0 << _FIXED
+    cv2.fillPoly(drawn, [polygon], 1, cv2.LINE_8, _FIXED, corner)
+    marked = _NUMBERS.copy()
+    marked[carriers] = number
+    np.copyto(window, cv2.LUT(window, marked), where=drawn.view(bool))
 
 
-def _coverage(ids: np.ndarray, count: int) -> np.ndarray:
-    """Share of each output pixel that the first `count` strokes, the object's, cover."""
-    own = np.zeros(256, np.float32)
-    own[1 : count + 1] = 1
-    return _shrink(cv2.LUT(ids, own))
+_NUMBERS = np.arange(256, dtype=np.uint8)
 
 
 def _paint_over(
@@ -223,36 +235,43 @@ def _paint_over(
 ) -> None:
     """Paint the strokes over `image` (size, size, 3) in place, anti-aliased. Every form is rounded
     off towards its outline and lit from above and `toward` (-1 left .. 1 right)."""
-    pixels = len(ids)
-    fur = rng.random((84, 60), np.float32) - 0.5
-    fur = cv2.resize(fur, (pixels, pixels), interpolation=cv2.INTER_LINEAR)
+    size = len(image)
+    fur = rng.random((84, 60), np.float32) - np.float32(0.5)
+    fur = cv2.resize(fur, (size, size), interpolation=cv2.INTER_LINEAR)
     x, y, w, h = cv2.boundingRect(ids)
     if not w:
         return
     x0, y0 = x // OVERSAMPLE, y // OVERSAMPLE  # whole pixels around what was painted
     x1, y1 = -(-(x + w) // OVERSAMPLE), -(-(y + h) // OVERSAMPLE)
     window = slice(y0 * OVERSAMPLE, y1 * OVERSAMPLE), slice(x0 * OVERSAMPLE, x1 * OVERSAMPLE)
-    ids, forms, fur = ids[window], forms[window], fur[window]
+    ids, forms, fur = ids[window], forms[window], fur[y0:y1, x0:x1]
 
-    table = [(*stroke.colour, 0.35 * stroke.gloss, 0.6 * stroke.grain) for stroke in strokes]
-    looks = np.zeros((5, 256), np.float32)  # red, green, blue, gloss, grain of each stroke
-    looks[:, 1 : len(strokes) + 1] = np.transpose(table)
+    # outlines need the samples; light and shade are smooth, so a value a pixel is enough
     rim = cv2.morphologyEx(forms, cv2.MORPH_GRADIENT, _CROSS)
-    depth = cv2.distanceTransform((rim == 0).astype(np.uint8), cv2.DIST_L2, 3)
-    depth = np.minimum(depth / (0.055 * pixels), 1)
-    kernel = int(pixels / 25) // 2 * 2 + 1
-    height = cv2.GaussianBlur(np.sqrt(depth * (2 - depth)), (kernel, kernel), pixels / 90)
-    across = cv2.Sobel(height, cv2.CV_32F, 1, 0, ksize=3)
-    down = cv2.Sobel(height, cv2.CV_32F, 0, 1, ksize=3)
-    slope = (down - across * (0.8 * toward)) * (pixels / 64)  # positive faces the light
-    light = (0.74 + 0.26 * height) * (1 + 0.13 * np.clip(slope, -3, 3))
-    light *= 1 + cv2.LUT(ids, looks[4]) * fur
-    shine = cv2.LUT(ids, looks[3]) * np.clip(slope - 0.6, 0, 1.2)
+    inside = cv2.threshold(rim, 0, 1, cv2.THRESH_BINARY_INV)[1]
+    depth = _shrink(cv2.distanceTransform(inside, cv2.DIST_L2, 3))
+    depth = np.minimum(depth * np.float32(1 / (0.055 * size * OVERSAMPLE)), 1)
+    kernel = int(size / 25) // 2 * 2 + 1
+    height = cv2.GaussianBlur(cv2.sqrt(depth * (2 - depth)), (kernel, kernel), size / 90)
+    across = cv2.Sobel(height, cv2.CV_32F, 1, 0, ksize=3, scale=size / 64)
+    down = cv2.Sobel(height, cv2.CV_32F, 0, 1, ksize=3, scale=size / 64)
+    slope = cv2.scaleAdd(across, -0.8 * toward, down)  # positive faces the light
+
     # what is not painted has no colour and no gloss, so it adds nothing
-    colour = [_shrink(cv2.LUT(ids, looks[c]) * light + shine) for c in range(3)]
+    count = len(strokes) + 1
+    colours, traits = np.zeros((2, 256, 1, 3), np.uint8)
+    colours[1:count, 0] = cv2.convertScaleAbs(np.array([s.colour for s in strokes]), alpha=255)
+    traits[1:count, 0] = [(255, int(89 * s.gloss), int(153 * s.grain)) for s in strokes]
+    colour = _shrink(cv2.applyColorMap(ids, colours))
+    covered, gloss, grain = cv2.split(_shrink(cv2.applyColorMap(ids, traits)))
+    light = (0.74 + 0.26 * height) * (1 + 0.13 * np.minimum(np.maximum(slope, -3), 3))
+    light *= 1 + cv2.multiply(grain, fur, scale=1 / 255, dtype=cv2.CV_32F)
+    shine = np.minimum(np.maximum(slope - 0.6, 0), 1.2)
+    shine = cv2.multiply(gloss, shine, scale=1 / 255, dtype=cv2.CV_32F)
     target = image[y0:y1, x0:x1]
-    target *= _three(1 - _shrink((ids > 0).astype(np.float32)))
-    target += cv2.merge(colour)
+    target *= _three(1 - covered * np.float32(1 / 255))
+    target += cv2.multiply(colour, _three(light), scale=1 / 255, dtype=cv2.CV_32F)
+    target += _three(shine)
 
 
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
@@ -269,11 +288,13 @@ def _shrink(image: np.ndarray) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def _cast_shadow(backdrop: np.ndarray, alpha: np.ndarray, stance: str, toward: float) -> np.ndarray:
-    """Darken the backdrop where the object keeps the light away."""
-    size = len(alpha)
+def _cast_shadow(
+    backdrop: np.ndarray, coverage: np.ndarray, stance: str, toward: float
+) -> np.ndarray:
+    """Darken the backdrop where the object, `coverage` (size, size) uint8, keeps the light away."""
+    size = len(coverage)
     if stance == "stand":  # lies on the ground: the silhouette squashed about the feet
-        rows = np.flatnonzero(alpha.max(1) > 0.5)
+        rows = np.flatnonzero(coverage.max(1) > 127)
         feet = float(rows[-1]) if len(rows) else size
         warp = np.array([[1, toward * 0.5, -toward * 0.5 * feet], [0, 0.16, feet * 0.84]])
         strength, blur = 0.55, size / 50
@@ -285,44 +306,45 @@ def _cast_shadow(backdrop: np.ndarray, alpha: np.ndarray, stance: str, toward: f
         strength, blur = 0.4, size / 25
     else:
         return backdrop
-    shadow = cv2.GaussianBlur(cv2.warpAffine(alpha, warp, (size, size)), (0, 0), blur)
-    return cv2.multiply(backdrop, _three(1 - strength * shadow))
+    shadow = cv2.GaussianBlur(cv2.warpAffine(coverage, warp, (size, size)), (0, 0), blur)
+    return cv2.multiply(backdrop, _three(1 - shadow * np.float32(strength / 255)))
 
 
 def _expose(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The camera: colour of the light, exposure, fall-off across the frame, lens blur and noise."""
     size = len(image)
-    warmth, tint = rng.normal(0, 0.07), rng.normal(0, 0.025)
-    gain = np.array([1 + warmth, 1 + tint, 1 - warmth], np.float32) * rng.uniform(0.72, 1.15)
-    angle, fall = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.35)
+    warmth, tint = rng.standard_normal(2).tolist()
+    angle = between(rng, 0, 2 * math.pi)
+    exposure, fall, blur, lift, rough = rng.random(5).tolist()
+    warmth, tint, exposure, fall = 0.07 * warmth, 0.025 * tint, 0.72 + 0.43 * exposure, 0.35 * fall
+    lift *= 0.06  # haze: blacks are not black
+    level = exposure * (1 - lift) * 255
+    gain = np.array([[1 + warmth], [1 + tint], [1 - warmth]]) * level
     axis = np.linspace(-1, 1, size, dtype=np.float32)
-    falloff = 1 + fall * (math.cos(angle) * axis[None, :] + math.sin(angle) * axis[:, None])
-    image = cv2.multiply(image, cv2.merge([falloff * g for g in gain]))
-    image = cv2.GaussianBlur(image, (0, 0), 0.35 + rng.uniform(0, 0.25) * size / 128)
-    lift = rng.uniform(0, 0.06)  # haze: blacks are not black
+    falloff = np.add.outer(axis * (fall * math.sin(angle)) + 1, axis * (fall * math.cos(angle)))
+    image = cv2.multiply(image, cv2.transform(falloff, gain))
+    image = cv2.GaussianBlur(image, (0, 0), 0.35 + 0.25 * blur * size / 128)
     # sensor noise belongs to the picture's own pixels, so it is drawn at the output resolution
-    noise = (rng.random((size, size), np.float32) - 0.5) * rng.uniform(0.01, 0.07) + lift
-    image = cv2.add(image * (1 - lift), _three(noise))
-    return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
+    noise = rng.random((size, size), np.float32)
+    rough = 0.01 + 0.06 * rough
+    noise = noise * np.float32(rough * 255) + np.float32((lift - rough / 2) * 255)
+    return cv2.add(image, _three(noise), dtype=cv2.CV_8U)  # rounded and clipped
 
 
-def _labels(ids: np.ndarray, strokes: list[Stroke]) -> tuple[np.ndarray, np.ndarray]:
+def _labels(
+    own: np.ndarray, coverage: np.ndarray, strokes: list[Stroke]
+) -> tuple[np.ndarray, np.ndarray]:
     """Mask and part labels: a pixel is the object's where at least half of its samples are, and
     then belongs to the uppermost stroke among them."""
-    own, part = np.zeros(256, np.uint8), np.zeros(256, np.uint8)
-    for number, stroke in enumerate(strokes, start=1):
-        own[number], part[number] = number, _PART_INDEX[stroke.part]
-    ids = cv2.LUT(ids, own)  # foreground strokes of the backdrop hide the object
+    part = np.zeros(256, np.uint8)
+    part[1 : len(strokes) + 1] = [_PART_INDEX[stroke.part] for stroke in strokes]
+    mask = coverage >= 127  # of 255
     steps = range(OVERSAMPLE)
-    samples = [ids[row::OVERSAMPLE, column::OVERSAMPLE] for row in steps for column in steps]
-    covered = sum((sample > 0).view(np.uint8) for sample in samples)
-    mask = covered * 2 >= len(samples)
-    top = functools.reduce(np.maximum, samples)
+    top = functools.reduce(np.maximum, [own[row::OVERSAMPLE] for row in steps])
+    top = functools.reduce(np.maximum, [top[:, column::OVERSAMPLE] for column in steps])
     return mask, cv2.LUT(top, part) * mask
 
 
 def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-    if not len(rows):
-        return 0, 0, 0, 0
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
+    return x, y, x + w, y + h

@@ -1,0 +1,113 @@
+"""The set-up line: the right pictures for a profile, clear refusals, a page's closing table."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from helpers import course, training
+from helpers.budget import PROFILES, Profile, Recipe, results_folder
+from helpers.course import Source, provenance, start
+from helpers.photos import MissingDataset
+
+
+@pytest.fixture
+def demo(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_RESULTS", str(tmp_path))
+    return start("demo", limit=36)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"profile": "dmeo"}, "no profile 'dmeo'; there are demo, photos, paper"),
+        ({"limit": 0}, "at least 1"),
+    ],
+)
+def test_what_does_not_exist_is_refused_with_what_does(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        start(**arguments)
+
+
+def test_scenes_come_back_from_the_store_as_they_were_drawn(demo):
+    drawn = demo.images("train")
+    again = start("demo", limit=36).images("train")
+    fresh = demo.world("train").images(range(36))
+    assert drawn.key == again.key == fresh.key and len(drawn) == 36
+    assert len(list((demo.folder / "store" / "draw_scenes").glob("*/made.json"))) == 1
+
+
+def test_splits_are_other_scenes(demo):
+    splits = [demo.images(s) for s in ("train", "validation", "test", "development")]
+    seen = [picture.numpy().tobytes() for split in splits for picture in split.images]
+    assert len(set(seen)) == len(seen) == 4 * 36
+    with pytest.raises(ValueError, match="train, validation, test, development"):
+        demo.images("holdout")
+
+
+def test_changed_drawing_code_draws_anew(demo, monkeypatch):
+    demo.images("train")
+    monkeypatch.setattr(course, "source_digest", lambda: "another renderer")
+    demo.images("train")
+    assert len(list((demo.folder / "store" / "draw_scenes").glob("*/made.json"))) == 2
+
+
+def test_photographs_that_are_missing_say_what_to_fetch(tmp_path):
+    photos = start("photos", data_root=str(tmp_path))
+    assert photos.world("train") is None
+    with pytest.raises(MissingDataset, match="VOC"):
+        photos.images("train")
+    with pytest.raises(ValueError, match="train, validation"):
+        photos.images("test")
+
+
+def test_the_baseline_is_trained_once(demo, monkeypatch):
+    quick = Profile(**{**vars(demo.profile), "recipe": Recipe(epochs=1, batch_size=18)})
+    demo.profile = quick
+    train, validation = demo.images("train"), demo.images("validation")
+    network, made = demo.baseline(train, validation)
+    monkeypatch.setattr(training, "fit", lambda *_, **__: pytest.fail("trained again"))
+    again, found = demo.baseline(train, validation)
+    assert found.made == made.made
+    logits = [training.predict(n, validation) for n in (network, again)]
+    assert torch.equal(*logits) and logits[0].shape == (36, 18)
+    assert demo.pretrained() is None
+
+
+def test_a_figure_is_kept_or_its_absence_explained(demo):
+    card = demo.figure(Figure(), "empty", caption="C", alt="A")
+    assert card.json.parent == demo.folder / "figures" and card.json.exists()
+    assert "demo profile draws it: C" in demo.figure(None, "none", caption="C", alt="A").data
+    assert demo.figure(None, "none", caption="C", alt="A", instead="D").data == "*D*"
+
+
+def test_a_judgement_is_kept_with_its_notebook(demo):
+    judged = demo.judge("world-look-alikes", [100.0, 0.0, 100.0, 100.0])
+    assert judged.notebook == "00_meet_the_scenes" and judged.estimate == 75
+    assert (demo.folder / "claims" / "world-look-alikes.json").exists()
+
+
+def test_source_shows_the_code_itself():
+    shown = Source(training.run_epoch)
+    assert shown._repr_markdown_().startswith("```python\n# helpers.training.run_epoch\n")
+    assert "optimizer.step()" in repr(shown)
+
+
+def test_provenance_names_versions_commit_and_device_but_no_folder(demo, tmp_path):
+    told = provenance("demo")
+    assert {"profile", "commit", "date", "device", "threads", "python", "torch"} <= set(told)
+    assert str(tmp_path) not in str(demo.provenance()) and told["torch"] in torch.__version__
+
+
+def test_the_budget_needs_no_torch():
+    """A wrong profile has to be refused before anything heavy is imported."""
+    code = "import sys, helpers.budget; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=course.ROOT).returncode == 0
+
+
+def test_profiles_and_their_folders(monkeypatch):
+    assert list(PROFILES) == ["demo", "photos", "paper"]
+    monkeypatch.delenv("COURSE_RESULTS")
+    assert results_folder("demo") == course.ROOT / "results" / "demo"
