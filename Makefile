@@ -40,7 +40,7 @@ help: ## list what make can do
 	@echo "  NAMES=           the sets that make data downloads"
 	@echo "  PYTHON=          the Python that makes .venv (3.11 or newer; found by itself)"
 	@echo "  PIP_ARGS=        handed to pip install, for another index or a proxy"
-	@echo "  LAUNCH=          what starts make compute, as in LAUNCH=\"accelerate launch\""
+	@echo "  LAUNCH=          what starts make compute; one process so far"
 
 run-all: $(STAMP) ## run every notebook and write the report
 	@$(RUN) $(OPTIONS)

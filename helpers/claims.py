@@ -130,8 +130,11 @@ class Judgement:
 
     @property
     def detectable(self) -> float | None:
-        """Half the interval's width: about the smallest effect this run could have detected."""
-        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+        """The smallest effect this run would have detected four times in five: 1.96 + 0.84 = 2.8
+        standard errors, of which a 95 % interval spans 1.96 to either side."""
+        if self.low is None or self.high is None:
+            return None
+        return 2.8 * (self.high - self.low) / (2 * stats.norm.ppf((1 + self.level) / 2))
 
     def __repr__(self) -> str:
         return f"{self.verdict}: {self.claim.statement}"

@@ -282,7 +282,7 @@ def outline(ax: Axes, mask: Bool[np.ndarray, "h w"], color: str = PALETTE["orang
         padded = np.pad(mask, 1).astype(float)
         h, w = mask.shape
         x, y = np.arange(-1, w + 1), np.arange(-1, h + 1)
-        for line, width in (("black", 3.2), (color, 1.6)):
+        for line, width in (("black", 2.4), (color, 1.2)):
             ax.contour(x, y, padded, levels=[0.5], colors=line, linewidths=width)
         ax.set(xlim=(-0.5, w - 0.5), ylim=(h - 0.5, -0.5))
 
@@ -448,7 +448,7 @@ def _write_in(ax: Axes, percent: np.ndarray, size: float) -> None:
     for row, column in np.argwhere(percent >= 0.5):
         value = percent[row, column]
         color = "white" if value > middle else INK
-        centre = dict(ha="center", va="center", fontsize=size, color=color)
+        centre = {"ha": "center", "va": "center", "fontsize": size, "color": color}
         ax.text(column + 0.5, row + 0.5, f"{value:.0f}", **centre)
 
 

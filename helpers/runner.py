@@ -472,7 +472,8 @@ def _run_all(options: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     screen, started = _Screen(), time.time()
     screen.say(f"{len(notebooks)} notebook{'s'[: len(notebooks) > 1]}, profile {options.profile}")
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".run-") as scratch:
+    _sweep(folder)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".run-{os.getpid()}-") as scratch:
         outcomes, number = run(
             notebooks, parameters, Path(scratch), jobs=options.jobs, screen=screen
         )
@@ -496,6 +497,13 @@ def _run_all(options: argparse.Namespace) -> int:
     for outcome in failed:
         print(f"\n{outcome.notebook} failed: {outcome.error}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a runner left behind that was killed without warning."""
+    for scratch in folder.glob(".run-*-*"):
+        if not psutil.pid_exists(int(scratch.name.split("-")[1])):
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _import_ahead() -> None:

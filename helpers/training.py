@@ -488,8 +488,9 @@ def fit_last_layer(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A new last layer for a frozen pretrained network: logistic regression on what its own saw.
 
-    Config: backbone (the hash of its weights). Inputs: train. Classes without a training image get
-    a bias so low that they are never predicted.
+    Config: backbone (the hash of its weights). Inputs: train. The regularisation is strong and
+    fixed, not chosen on any data, because there are about as many features as images. Classes
+    without a training image get a bias so low that they are never predicted.
 
     Raises:
         ValueError: images of one class only.

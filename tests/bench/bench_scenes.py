@@ -5,12 +5,12 @@ medians are printed with the range.
 """
 
 import cProfile
-import os
 import pstats
 import statistics
 import time
 
 import cv2
+import joblib
 
 from helpers.scenes.render import render
 from helpers.scenes.world import World
@@ -19,7 +19,7 @@ ROUNDS, SCENES = 5, {64: 2_000, 128: 1_000, 224: 500}
 
 
 def main() -> None:
-    cores = os.cpu_count() or 1
+    cores = joblib.cpu_count()
     rates: dict[tuple[int, int], list[float]] = {}
     for size in SCENES:
         World(size=size).images(range(200), workers=cores)  # start the workers, fill the caches
