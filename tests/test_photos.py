@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers import photos
+from helpers.photos import reading
 from helpers.photos.__main__ import main
 from helpers.photos.reading import largest_square
 
@@ -533,9 +534,117 @@ def test_your_own_folder_with_masks(tmp_path, place):
     assert loaded.images.ids == ("wren/a.jpg", "wren/b.jpg")
     assert loaded.images.boxes.tolist() == [[0, 8, 16, 24]] * 2  # the centre 32 of 48 px
     got = reasons(loaded)
-    assert got.pop(Path(place.format("orphan")).name) == "a mask without its picture"
+    assert got.pop(place.format("orphan")) == "a mask without its picture"
     assert got.pop("wren/bare.jpg") == "it has no mask"
     assert "in none" in got.pop("loose.jpg") and not got
+
+
+@pytest.mark.parametrize("reader", [photos.folder, photos.class_folders])
+def test_folders_inside_a_class_folder_are_refused_by_name(tmp_path, reader):
+    paint(tmp_path / "set" / "cat" / "a.jpg")
+    paint(tmp_path / "set" / "cat" / "sub" / "b.jpg")
+    paint(tmp_path / "set" / "cat" / "sub" / "deeper" / "c.jpg")
+    paint(tmp_path / "set" / "cat" / "sub" / ".thumbnails" / "c.jpg")  # nobody's pictures
+    (tmp_path / "set" / "cat" / "sub" / "notes.txt").write_text("beside the pictures")
+    paint(tmp_path / "elsewhere" / "d.jpg")
+    (tmp_path / "set" / "cat" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "dog").symlink_to(tmp_path / "elsewhere")  # a class may be a link
+    loaded = reader(tmp_path / "set", size=16)
+    assert loaded.images.ids == ("cat/a.jpg", "dog/d.jpg")
+    got = reasons(loaded)
+    assert got.keys() == {"cat/sub/b.jpg", "cat/sub/deeper/c.jpg", "cat/link"}
+    assert all("a folder inside cat/" in reason for reason in got.values())
+    assert "3 files refused" in str(loaded)
+
+
+def test_folders_inside_other_layouts_are_refused_by_name(tmp_path):
+    for place in ("ECSSD/images", "MSRA", "MSRA/more"):
+        paint(tmp_path / place / "a.jpg")
+    for place in ("ECSSD/masks", "ECSSD/masks/old", "MSRA"):
+        outline(tmp_path / place / "a.png")
+    assert reasons(photos.saliency(tmp_path / "ECSSD", size=16)).keys() == {"masks/old/a.png"}
+    assert reasons(photos.saliency(tmp_path / "MSRA", size=16)).keys() == {"more/a.jpg"}
+    home = imagenet9_release(tmp_path)
+    paint(home / "original" / "val" / "00_dog" / "more" / "a.JPEG")
+    for masks in (True, False):
+        loaded = photos.imagenet9(tmp_path, masks=masks, size=16)
+        assert reasons(loaded).keys() == {"00_dog/more/a.JPEG"} and len(loaded.images) == 9
+
+
+def test_classes_not_asked_for_are_not_searched(tmp_path):
+    for place in ("cat", "cat/sub", "dog", "dog/sub"):
+        paint(tmp_path / place / "a.jpg")
+    loaded = photos.class_folders(tmp_path, classes=["dog"], size=16)
+    assert reasons(loaded).keys() == {"dog/sub/a.jpg"}
+
+
+def test_masks_where_none_is_looked_for_are_refused_by_name(tmp_path):
+    paint(tmp_path / "set" / "wren" / "a.jpg")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "set" / "masks").symlink_to(tmp_path / "elsewhere")
+    outline(tmp_path / "set" / "masks" / "wren" / "a.png")
+    astray = {"masks/a.png", "masks/wern/a.png", "masks/wren/old/a.png"}
+    for file in astray:
+        outline(tmp_path / "set" / file)
+    loaded = photos.folder(tmp_path / "set", size=16)
+    assert loaded.images.ids == ("wren/a.jpg",) and loaded.images.masks is not None
+    assert reasons(loaded) == dict.fromkeys(astray, "lies where no mask is looked for")
+
+
+@pytest.mark.parametrize("second", ["masks/wren/a.npy", "masks/wren/a.tif", "wren/a_mask.png"])
+def test_two_masks_of_one_picture_are_both_refused(tmp_path, second):
+    for stem in ("a", "b"):
+        paint(tmp_path / "wren" / f"{stem}.jpg")
+        outline(tmp_path / "masks" / "wren" / f"{stem}.png")
+    if second.endswith(".npy"):
+        np.save(tmp_path / second, np.ones((32, 48)))
+    else:
+        outline(tmp_path / second)
+    loaded = photos.folder(tmp_path, size=16)
+    assert loaded.images.ids == ("wren/b.jpg",)
+    got = reasons(loaded)
+    assert got.keys() == {"wren/a.jpg", "masks/wren/a.png", second}
+    assert "it has 2 masks" in got["wren/a.jpg"] and second in got["wren/a.jpg"]
+    assert got[second] == got["masks/wren/a.png"] == "one of several masks with the stem a"
+
+
+def test_two_pictures_with_one_mask_are_both_refused(tmp_path):
+    for file in ("a.jpg", "a.png", "b.jpg"):
+        paint(tmp_path / "wren" / file)
+    assert len(photos.folder(tmp_path, size=16).or_raise()) == 3  # no masks, no question
+    outline(tmp_path / "masks" / "wren" / "a.png")
+    with pytest.raises(ValueError, match="share one mask"):
+        photos.folder(tmp_path, size=16)  # the third has no mask, and masks there are
+    outline(tmp_path / "masks" / "wren" / "b.png")
+    loaded = photos.folder(tmp_path, size=16)
+    assert loaded.images.ids == ("wren/b.jpg",)
+    reason = "wren/a.jpg and wren/a.png share one mask: masks/wren/a.png"
+    assert reasons(loaded) == {"wren/a.jpg": reason, "wren/a.png": reason}
+
+
+def test_two_photographs_of_one_stem_in_a_saliency_set(tmp_path):
+    for stem in ("a", "b"):
+        paint(tmp_path / f"{stem}.jpg")
+        outline(tmp_path / f"{stem}.png")
+    paint(tmp_path / "a.jpeg")
+    loaded = photos.saliency(tmp_path, size=16)
+    assert loaded.images.ids == ("b.jpg",) and reasons(loaded).keys() == {"a.jpg", "a.jpeg"}
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(3, 3), (64, 16)])
+def test_as_many_threads_as_cores_may_be_used(tmp_path, monkeypatch, cores, threads):
+    asked = []
+
+    class Pool(reading.ThreadPoolExecutor):
+        def __init__(self, workers):
+            asked.append(workers)
+            super().__init__(workers)
+
+    monkeypatch.setattr(reading, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr("joblib.cpu_count", lambda: cores)
+    paint(tmp_path / "a.jpg")
+    photos.folder(tmp_path, size=16)
+    assert asked == [threads]
 
 
 def test_a_flat_folder_with_array_masks(tmp_path):
@@ -578,6 +687,14 @@ def test_data_readme_names_every_set_and_its_place():
         assert f"`{dataset.name}`" in text and f"`{dataset.folders[0]}/`" in text
 
 
+def test_data_readme_says_how_much_is_downloaded_without_names():
+    text = (Path(photos.__file__).parents[2] / "data" / "README.md").read_text()
+    sizes = [d.size for d in photos.datasets().values() if d.checkable]
+    assert len(sizes) == 4 and "the first four of the table" in text
+    assert text.count(f"{sum(sizes) / 1e9:.2f} GB") == 2
+    assert f"{2.2 * max(sizes) / 1e9:.1f} GB must" in text
+
+
 def test_a_misspelt_registry_entry_is_named(offer):
     registry = offer(b"")
     assert photos.datasets(registry).keys() == {"birds"}
@@ -592,6 +709,10 @@ def test_a_missing_set_says_everything_needed(tmp_path):
     text = str(missing.value)
     for part in ("voc2012", "https://", "2.00 GB", "VOCdevkit/VOC2012", "flickr", str(tmp_path)):
         assert part in text
+    assert f'make data DATA_ROOT="{tmp_path}" NAMES="voc2012"' in text
+    assert "python -m" not in text
+    with pytest.raises(photos.MissingDataset, match='NAMES="imagenet9 --without-hash"'):
+        photos.imagenet9(tmp_path)
     (tmp_path / "VOCdevkit" / "VOC2012" / "JPEGImages").mkdir(parents=True)
     with pytest.raises(photos.MissingDataset, match="is there, but lacks JPEGImages"):
         photos.find(tmp_path, "voc2012")

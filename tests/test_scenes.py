@@ -203,6 +203,15 @@ def test_hiding_a_part_only_takes_away():
         assert not (without.mask & ~whole.mask).any()
 
 
+def test_a_variation_keeps_what_was_not_asked_to_change():
+    for index in range(54):
+        whole, mate = render(8, index, 32), render(8, index, 32, label=index % 18 ^ 1)
+        assert mate.backdrop == whole.backdrop and whole.view * mate.view >= 0
+        moved = render(8, index, 32, backdrop="snow")
+        assert (moved.label, moved.view) == (whole.label, whole.view)
+        assert render(8, index, 32, backdrop=backdrops.NAMES[whole.backdrop]).box == whole.box
+
+
 def test_label_and_backdrop_can_be_chosen():
     scene = render(1, 2, 32, label=11, backdrop="snow")
     assert scene.label == 11 and backdrops.NAMES[scene.backdrop] == "snow"

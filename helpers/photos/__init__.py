@@ -18,7 +18,8 @@ Three decisions hold for every reader:
   Classes left without a picture keep their place in `class_names`. Unusable files among the n are
   reported, not replaced.
 
-`python -m helpers.photos` lists the public sets of `data/registry.toml` and downloads them.
+`make data` (`python -m helpers.photos`) lists the public sets of `data/registry.toml` and downloads
+those that are missing.
 """
 
 from helpers.photos.layouts import (

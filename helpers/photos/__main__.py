@@ -1,4 +1,4 @@
-"""`python -m helpers.photos`: list the public sets, download those that are missing."""
+"""`make data` (`python -m helpers.photos`): list the public sets, download missing ones."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m helpers.photos",
         description="Download the public photograph sets that are missing under DATA_ROOT.",
+        epilog='The usual way here: make data DATA_ROOT=<folder> NAMES="<names and options>"',
     )
-    parser.add_argument("names", nargs="*", help="which sets (default: all with a published hash)")
+    parser.add_argument(
+        "names", nargs="*", help="which sets (default: all missing ones with a hash)"
+    )
     parser.add_argument(
         "--data-root",
         default=os.environ.get("DATA_ROOT") or None,

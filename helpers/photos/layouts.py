@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -22,6 +24,8 @@ _BESIDE = frozenset(
 )
 _IMAGE_FOLDERS = ("images", "image", "Imgs", "imgs", "DUTS-TE-Image", "DUTS-TR-Image")
 _MASK_FOLDERS = ("masks", "mask", "ground_truth_mask", "gt", "GT", "DUTS-TE-Mask", "DUTS-TR-Mask")
+
+_AGAIN = 'move it away and run make data NAMES="imagenet9 --without-hash"'
 
 IN9_CLASSES = (
     *("dog", "bird", "wheeled vehicle", "reptile", "carnivore"),
@@ -48,11 +52,14 @@ def saliency(root: str | PathLike[str], *, size: int = 224, limit: int | None = 
     images, masks = _first(root, _IMAGE_FOLDERS), _first(root, _MASK_FOLDERS)
     if images and masks:
         photographs, outlines = _files(images), _files(masks)
+        refused = _buried(images, root) + _buried(masks, root)
     else:
+        refused = _buried(root, root)
         photographs = [p for p in _files(root) if p.suffix.lower() != ".png"]
         outlines = [p for p in _files(root) if p.suffix.lower() == ".png"]
     pictures = [Picture(p.name, p, 0) for p in photographs]
-    mask_of, refused = _paired(pictures, outlines)
+    pictures, mask_of, unpaired = _paired(pictures, outlines, masks or root)
+    refused += unpaired
     pictures, unmasked = with_masks(balanced(pictures, limit), mask_of, size)
     return read(pictures, refused + unmasked, class_names=["object"], size=size, what=root.name)
 
@@ -81,12 +88,14 @@ def imagenet9(
         raise ValueError(f"no ImageNet-9 variant {variant!r}; there are {', '.join(IN9_VARIANTS)}")
     root = find(data_root, "imagenet9")
     if not (root / variant / "val").is_dir():
-        raise MissingDataset(f"ImageNet-9 is at {root}, but lacks {variant}/val: fetch it again")
+        raise MissingDataset(f"ImageNet-9 is at {root}, but lacks {variant}/val: {_AGAIN}")
     pictures, mask_of, refused = [], {}, []
     for label, name in enumerate(IN9_CLASSES):
         of_class = f"{label:02d}_{name}"
+        place = root / variant / "val" / of_class
         outlines = {p.stem: p for p in (root / "fg_mask" / "val" / of_class).glob("*.npy")}
-        for file in _files(root / variant / "val" / of_class):
+        refused += _buried(place, place.parent)
+        for file in _files(place):
             picture = Picture(f"{of_class}/{file.name}", file, label)
             foreground = re.search(r"n\d{8}_\d+", file.stem)
             pictures.append(picture)
@@ -94,7 +103,8 @@ def imagenet9(
                 mask_of[picture.id] = outlines[foreground[0]]
     pictures = balanced(pictures, limit)
     if masks:
-        pictures, refused = with_masks(pictures, mask_of, size)
+        pictures, unmasked = with_masks(pictures, mask_of, size)
+        refused += unmasked
     what = f"ImageNet-9 {variant}"
     return read(pictures, refused, class_names=IN9_CLASSES, size=size, what=what)
 
@@ -150,7 +160,8 @@ def class_folders(
     Where the folders are named by wnid (`n02085936`), a list `wnids.txt` of `wnid name` lines, here
     or in the folder above, gives names and order: with ImageNet's own 1,000 lines a label is the
     index that pretrained networks answer with, present or not. Otherwise the folders' names,
-    sorted, are the classes. `classes` keeps some, by name or wnid, in the order given.
+    sorted, are the classes. `classes` keeps some, by name or wnid, in the order given. Pictures
+    in folders inside a class folder are not read but refused by name.
 
     Raises:
         FileNotFoundError: no such folder or list.
@@ -176,6 +187,9 @@ def class_folders(
         for label, code in enumerate(codes)
         for p in _files(root / code)
     ]
+    for code, name in zip(codes, names, strict=True):
+        if (root / code).is_dir() and (classes is None or {code, name} & set(classes)):
+            refused += _buried(root / code, root)
     names, pictures = _only(classes, codes, names, pictures)
     return read(balanced(pictures, limit), refused, class_names=names, size=size, what=root.name)
 
@@ -185,6 +199,7 @@ def folder(root: str | PathLike[str], *, size: int = 224, limit: int | None = No
 
     A mask is a picture of the same size, bright on the object: `masks/<class>/<stem>.png` (any
     picture format, or .npy; flat: `masks/<stem>.png`), or `<stem>_mask.png` beside the photograph.
+    Folders inside a class folder are not read; what lies in them is refused by name.
     Either every photograph has one, or none: those without one, among others that have one, are
     refused by name. A flat folder is one class with the folder's name. `data/README.md` shows it.
 
@@ -194,21 +209,28 @@ def folder(root: str | PathLike[str], *, size: int = 224, limit: int | None = No
     """
     root = _folder(root)
     places = [p for p in _folders(root) if p.name != "masks"] or [root]
-    pictures, mask_of, refused = [], {}, []
+    masks, looked = root / "masks", set()
+    pictures, mask_of, refused, masked = [], {}, [], False
     for label, place in enumerate(places):
         files = _files(place)
         beside = [p for p in files if p.stem.endswith("_mask")]
-        apart = _files(root / "masks" / place.relative_to(root), besides=".npy")
+        home = masks / place.relative_to(root)
+        apart = _files(home, besides=".npy")
+        looked |= {home, *apart}
         prefix = "" if place == root else f"{place.name}/"
         own = [Picture(prefix + p.name, p, label) for p in files if p not in beside]
-        found, orphans = _paired(own, beside + apart)
-        pictures += own
+        usable, found, unpaired = _paired(own, beside + apart, root)
+        masked |= bool(found) or len(usable) < len(own)  # only a mask makes a picture unusable
+        pictures += usable
         mask_of |= found
-        refused += orphans
+        refused += unpaired
     if places != [root]:
         refused += [Refusal(p.name, "lies beside the class folders, in none") for p in _files(root)]
+        refused += [r for place in places for r in _buried(place, root)]
+    astray = [p for p in _below(masks, besides=".npy") if p not in looked]
+    refused += [Refusal(_shown(p, root), "lies where no mask is looked for") for p in astray]
     pictures = balanced(pictures, limit)
-    if mask_of:
+    if masked:
         pictures, unmasked = with_masks(pictures, mask_of, size)
         refused += unmasked
     names = [p.name for p in places]
@@ -227,30 +249,73 @@ def _first(root: Path, names: Iterable[str]) -> Path | None:
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    with os.scandir(root) as entries:  # knows what is a folder without asking for each file
+        return sorted(Path(e.path) for e in entries if e.is_dir() and not e.name.startswith("."))
 
 
 def _files(place: Path, besides: str = "") -> list[Path]:
     """The files of a folder that should be pictures, sorted; none where there is no folder."""
     if not place.is_dir():
         return []
-    passed = _BESIDE - {besides}
-    return sorted(
-        p
-        for p in place.iterdir()
-        if not (p.name.startswith(".") or p.is_dir() or p.suffix.lower() in passed)
-    )
+    with os.scandir(place) as entries:
+        files = [Path(e.path) for e in entries if not e.is_dir()]
+    return sorted(p for p in files if _pictorial(p, besides))
+
+
+def _pictorial(file: Path, besides: str = "") -> bool:
+    return not file.name.startswith(".") and file.suffix.lower() not in _BESIDE - {besides}
+
+
+def _buried(place: Path, root: Path) -> list[Refusal]:
+    """What lies in folders inside a class folder: more of it, masks, another set? Not guessed."""
+    reason = f"lies in a folder inside {place.name}/, where nothing is read; move it up, or away"
+    inner = [[p] if p.is_symlink() else _below(p) for p in _folders(place)]
+    return [Refusal(_shown(p, root), reason) for found in inner for p in found]
+
+
+def _below(place: Path, besides: str = "") -> list[Path]:
+    """What looks like a picture in a folder, at any depth; links to folders are not followed."""
+    found = (p for p in place.rglob("*") if p.is_symlink() or not p.is_dir())
+    seen = (p for p in found if not any(x.startswith(".") for x in p.relative_to(place).parts))
+    return sorted(p for p in seen if _pictorial(p, besides))
+
+
+def _shown(file: Path, root: Path) -> str:
+    return file.relative_to(root).as_posix()
 
 
 def _paired(
-    pictures: Sequence[Picture], masks: Iterable[Path]
-) -> tuple[dict[str, Path], list[Refusal]]:
-    """The mask of each picture, by id, found by its stem; and the masks that belong to none."""
-    by_stem = {p.stem.removesuffix("_mask"): p for p in masks}
-    stems = {p.image.stem for p in pictures}
-    mask_of = {p.id: by_stem[p.image.stem] for p in pictures if p.image.stem in by_stem}
-    orphans = [p for stem, p in by_stem.items() if stem not in stems]
-    return mask_of, [Refusal(p.name, "a mask without its picture") for p in orphans]
+    pictures: Sequence[Picture], masks: Iterable[Path], root: Path
+) -> tuple[list[Picture], dict[str, Path], list[Refusal]]:
+    """The pictures left, the mask of each by id, and what had to be refused.
+
+    Picture and mask belong together by their stem. Where two masks have the same, or two pictures
+    that have a mask, nobody can say which is meant: none of them is used.
+    """
+    by_stem, same_stem = defaultdict(list), defaultdict(list)
+    for mask in masks:
+        by_stem[mask.stem.removesuffix("_mask")].append(mask)
+    for picture in pictures:
+        same_stem[picture.image.stem].append(picture)
+    mask_of, refused, unclear = {}, [], set()
+    for stem, same in same_stem.items():
+        own = by_stem.pop(stem, [])
+        if not own:
+            continue
+        if len(own) == len(same) == 1:
+            mask_of[same[0].id] = own[0]
+            continue
+        unclear.add(stem)
+        names = " and ".join(_shown(p, root) for p in own)
+        reason = f"{' and '.join(p.id for p in same)} share one mask: {names}"
+        if len(own) > 1:
+            reason = f"it has {len(own)} masks: {names}"
+            twice = f"one of several masks with the stem {stem}"
+            refused += [Refusal(_shown(p, root), twice) for p in own]
+        refused += [Refusal(p.id, reason) for p in same]
+    orphans = [p for own in by_stem.values() for p in own]
+    refused += [Refusal(_shown(p, root), "a mask without its picture") for p in orphans]
+    return [p for p in pictures if p.image.stem not in unclear], mask_of, refused
 
 
 def _rows(file: Path) -> list[list[str]]:

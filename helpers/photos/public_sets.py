@@ -176,8 +176,9 @@ def _how_to_get(dataset: Dataset, root: Path) -> str:
         missing = ", ".join(dataset.lacking(place))
         lines = [f"{dataset.title}: {place} is there, but lacks {missing}."]
     if dataset.archives:
-        command = f'python -m helpers.photos {dataset.name} --data-root "{root}"'
-        lines.append(f"Fetch it:  {command}{'' if dataset.checkable else ' --without-hash'}")
+        names = dataset.name + ("" if dataset.checkable else " --without-hash")
+        command = f'make data DATA_ROOT="{root.absolute()}" NAMES="{names}"'
+        lines.append(f"Fetch it:  {command}   (in the folder of the course)")
     for archive in dataset.archives:
         lines.append(f"From:      {archive.url} ({in_bytes(archive.size)})")
     if dataset.take:
@@ -210,7 +211,7 @@ def _refuse_early(dataset: Dataset, root: Path, shelf: Path, without_hash: bool)
     if not without_hash and any(not a.hash and a not in by_hand for a in dataset.archives):
         raise DownloadRefused(
             f"{dataset.title}: no hash is published, so a damaged or exchanged file would go "
-            "unnoticed. Add --without-hash to take it as it comes, or fetch it yourself.\n"
+            "unnoticed. Take it as it comes, with --without-hash, or fetch it yourself.\n"
             + _how_to_get(dataset, root)
         )
     existing = next(p for p in [root, *root.absolute().parents] if p.exists())

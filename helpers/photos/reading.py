@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import zlib
 from collections import Counter
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import joblib
 import numpy as np
 import psutil
 import torch
@@ -105,7 +105,7 @@ def each(
             return Refusal(name(item), str(error))
 
     bar = {"desc": doing, "total": len(items), "unit": " files", "mininterval": 0.5, "delay": 5}
-    with quiet(), ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+    with quiet(), ThreadPoolExecutor(min(16, joblib.cpu_count())) as pool:
         done = pool.map(attempt, items)
         results = list(tqdm(done, **bar, leave=False, file=sys.stdout, disable=None))
     made = [r for r in results if not isinstance(r, Refusal)]

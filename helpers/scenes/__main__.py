@@ -8,6 +8,7 @@ import argparse
 import cv2
 import numpy as np
 
+from helpers.scenes import TIE
 from helpers.scenes.bodies import CLASSES
 from helpers.scenes.render import render
 
@@ -28,7 +29,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128, help="pixels a scene (128)")
     parser.add_argument("--columns", type=int, default=9, help="scenes a class (9)")
     parser.add_argument("--seed", type=int, default=0, help="which world (0)")
-    parser.add_argument("--tie", type=float, default=0.4, help="tie of backdrop to class (0.4)")
+    parser.add_argument("--tie", type=float, default=TIE, help=f"tie of backdrop to class ({TIE})")
     chosen = parser.parse_args()
     drawn = sheet(chosen.seed, chosen.size, chosen.columns, chosen.tie)
     if not cv2.imwrite(chosen.file, drawn[:, :, ::-1]):

@@ -107,10 +107,8 @@ def spline_basis(n: int, closed: bool, steps: int) -> np.ndarray:
     return basis
 
 
-@lru_cache(maxsize=64)
-def _circle(n: int) -> np.ndarray:
-    angle = np.arange(n) * (2 * np.pi / n)
-    return np.stack([np.cos(angle), np.sin(angle)], 1)
+_TURN = np.arange(20) * (2 * np.pi / 20)
+_CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN), np.ones(20)], 1)  # and a column to move it by
 
 
 def curve(points: Points, closed: bool = False, steps: int = 6) -> np.ndarray:
@@ -265,10 +263,10 @@ class Body:
         **options: object,
     ) -> np.ndarray:
         """An ellipse, turned by `angle` radians."""
-        outline = _circle(20) * np.asarray(radii, float)
-        if angle:
-            outline = rotate(outline, angle)
-        return self.add(part, outline + np.asarray(centre, float), colour, **options)
+        (x, y), (wide, tall) = centre, radii
+        cos, sin = math.cos(angle), math.sin(angle)
+        frame = np.array(((wide * cos, wide * sin), (-tall * sin, tall * cos), (x, y)))
+        return self.add(part, _CIRCLE @ frame, colour, **options)
 
     def eye(self, centre: Point, radius: float, iris: Colour = BLACK) -> None:
         """A dark eye with a pale rim and a glint, so that it reads on any coat."""

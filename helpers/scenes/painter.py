@@ -37,7 +37,6 @@ _SPREAD = {
     ]
     for n in (2, 3)
 }
-_SHADES = np.arange(256, dtype=np.float32) / 255
 
 # Times of day: top of the sky, its lower edge, and the light on everything below.
 # fmt: off
@@ -281,7 +280,7 @@ class Painter:
             colour = np.empty((*alpha.shape, 3), np.uint8)
             cv2.rectangle(colour, (0, 0), alpha.shape[::-1], value, cv2.FILLED)
         window = self.image[top : top + len(alpha)]
-        window[:] = cv2.blendLinear(colour, window, alpha, 1 - alpha)
+        cv2.blendLinear(colour, window, alpha, 1 - alpha, window)
 
     def fade(self, colour: RGB, start: float, end: float, strength: float) -> None:
         """A veil of colour, from nothing at height `start` to `strength` at height `end`."""
@@ -440,7 +439,7 @@ class Painter:
         image = self.image
         if blurred:
             image = cv2.GaussianBlur(image, (0, 0), max(sigma * self.size, 0.2))
-        return cv2.LUT(image, _SHADES * np.float32(calm) + np.float32((1 - calm) * 0.5))
+        return cv2.addWeighted(image, calm / 255, image, 0, (1 - calm) * 0.5, dtype=cv2.CV_32F)
 
     # ---- inner workings
 
@@ -469,9 +468,9 @@ class Painter:
             for a, b, c, d in zip(dark, light, dark2, light2, strict=True)
         ]
         layer = cv2.transform(cv2.cvtColor(cut, cv2.COLOR_BGRA2BGR), np.array(matrix))
-        alpha = cv2.extractChannel(cut, 3) * np.float32(strength / 255)
+        alpha = cut[:, :, 3] * np.float32(strength / 255)
         window = self.image[y : y + len(cut), x : x + cut.shape[1]]
-        window[:] = cv2.blendLinear(layer, window, alpha, 1 - alpha)
+        cv2.blendLinear(layer, window, alpha, 1 - alpha, window)
 
 
 def _stops(colour: Tint, contrast: float) -> tuple[RGB, ...]:

@@ -10,7 +10,6 @@ however many workers: everything random in it comes from (seed, index).
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 
 from helpers.imageset import ImageSet
 from helpers.scenes import TIE
@@ -56,8 +55,8 @@ class World:
         backdrop: str | None = None,
         hide: Collection[str] = (),
     ) -> Scene:
-        """One scene as NumPy arrays; with `label`, `backdrop` or `hide` a variation of it in which
-        everything else stays as it was. See `helpers.scenes.render.render`."""
+        """One scene as NumPy arrays; with `label`, `backdrop` or `hide` a variation of it. See
+        `helpers.scenes.render`."""
         return render(
             self.seed, index, self.size, tie=self.tie, label=label, backdrop=backdrop, hide=hide
         )
@@ -77,7 +76,7 @@ class World:
         """
         indices = [int(i) for i in indices]
         if workers is None:
-            workers = (os.cpu_count() or 1) if len(indices) > 500 else 1
+            workers = cpu_count() if len(indices) > 500 else 1
         options = {"tie": self.tie, "backdrop": backdrop, "hide": tuple(hide)}
         # an empty request still draws one empty chunk: a set with all its fields and no rows
         chunks = [indices[i : i + _CHUNK] for i in range(0, len(indices), _CHUNK)] or [[]]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from helpers.scenes.anatomy import BLACK, WHITE, Body, Coat, Colour, Points, mix, place
+from helpers.scenes.anatomy import BLACK, WHITE, Body, Coat, Colour, Points, between, mix, place
 
 Place = Callable[[Points], np.ndarray]
 
@@ -34,7 +34,7 @@ def _bird(rng: np.random.Generator, coat: Coat, eagle: bool) -> Body:
     body = Body(stance="air" if flies else "stand", grain=0.35)
     look = _Look(
         eagle, coat, horns[rng.integers(3)], wings[rng.integers(3)], quills[rng.integers(3)],
-        mix(coat.base, coat.mark, rng.uniform(0.75, 1)), coat.belly if coat.light else coat.shade,
+        mix(coat.base, coat.mark, between(rng, 0.75, 1)), coat.belly if coat.light else coat.shade,
     )  # fmt: skip
     if not flies and rng.random() < 0.25:
         body.faces = 0
@@ -211,7 +211,7 @@ def _tail(body: Body, at: Place, rng: np.random.Generator, look: _Look, flies: b
 def _legs(
     body: Body, hip: np.ndarray, rng: np.random.Generator, look: _Look, flies: bool, crouch: float
 ) -> None:
-    stride = rng.uniform(-0.12, 0.12)
+    stride = between(rng, -0.12, 0.12)
     for side, light in ((-1, 0.7), (1, 1.0)):
         x, y = (hip + (0.08 + side * (0.08 + stride), 0.0)).tolist()
         tint = look.horn * light
@@ -239,7 +239,7 @@ _TALONS = np.array([(-0.06, -0.05), (0.06, -0.05), (0.2, -0.01), (0.25, 0.1), (0
 
 def _folded_wing(body: Body, at: Place, rng: np.random.Generator, look: _Look) -> None:
     long, low = (1.0, 0.26) if look.eagle else (0.86, 0.2)
-    tip, droop = 0.36 - long, rng.uniform(-0.04, 0.1)
+    tip, droop = 0.36 - long, between(rng, -0.04, 0.1)
     body.blob("wing", at([(0.4, -0.1), (0.3, -0.2), (0.0, -0.19), (tip + 0.3, -0.11), (tip, droop),
         (tip + 0.2, droop + 0.06), (0.0, low * 0.85), (0.24, low * 0.75), (0.38, 0.04)]),
         look.quill)  # fmt: skip

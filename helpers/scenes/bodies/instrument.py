@@ -152,7 +152,7 @@ def guitar(rng: np.random.Generator, coat: Coat) -> Body:
     strings = [(-0.05 + 0.02 * i, nut - 0.02) for i in range(6)]
     body.polygon("strings", _comb([(1.45 * x, saddle + 0.005) for x, _ in strings], strings,
         0.004), mix(board, GREY * 1.25, 0.7), gloss=0)  # fmt: skip
-    return _lay(body, rng.uniform(-2.2, 2.2), between(rng, 0.78, 1.0))
+    return _lay(body, between(rng, -2.2, 2.2), between(rng, 0.78, 1.0))
 
 
 def _electric_side(
@@ -250,4 +250,4 @@ def saxophone(rng: np.random.Generator, coat: Coat) -> Body:
         body.ellipse("key", (x, y), (0.085, 0.08), keys)
         body.add("key", stick([(x - 0.09, y + 0.05), (x, y - 0.02), (x + 0.09, y + 0.05)],
             (0.025, 0.03, 0.025)), mix(keys, coat.shade, 0.5))  # fmt: skip
-    return _lay(body, rng.uniform(-1.1, 1.1), between(rng, 0.8, 1.05))
+    return _lay(body, between(rng, -1.1, 1.1), between(rng, 0.8, 1.05))

@@ -8,7 +8,18 @@ import math
 
 import numpy as np
 
-from helpers.scenes.anatomy import BLACK, Body, Coat, Colour, Points, curve, joint, mix, place
+from helpers.scenes.anatomy import (
+    BLACK,
+    Body,
+    Coat,
+    Colour,
+    Points,
+    between,
+    curve,
+    joint,
+    mix,
+    place,
+)
 
 PARTS = ("torso", "shell", "head", "eye", "mouth", "leg", "tail", "crest")
 
@@ -48,7 +59,7 @@ def _markings(
     steps = spine[1:] - spine[:-1]
     if kind == 0:
         for at, (dx, dy) in zip(spine[:-1] + steps * 0.5, steps.tolist(), strict=True):
-            w, turn = rng.uniform(0.02, 0.045), math.atan2(dy, dx)
+            w, turn = between(rng, 0.02, 0.045), math.atan2(dy, dx)
             body.polygon("torso", place([(-w, -girth), (w, -girth), (w * 1.6, 0), (w, girth),
                 (-w, girth), (0, 0)], at, turn), coat.mark, on=on)  # fmt: skip
     elif kind == 1:
@@ -71,7 +82,7 @@ def _lizard_above(rng: np.random.Generator, coat: Coat) -> Body:
     spine = joint((0.48, 0), [0.2, 0.25, 0.25] + [0.2 + 0.06 * stretch] * 5, turns)
     for side in (-1, 1):
         for at, bend, forward in ((spine[1], turns[0], 1), (spine[3], turns[2], -1)):
-            gait = rng.uniform(-0.4, 0.4)
+            gait = between(rng, -0.4, 0.4)
             out = bend - math.pi + side * (1.35 if forward > 0 else 1.7) + gait * side
             fold = out - side * forward * (0.9 + gait * 0.5)
             spine_leg = joint(at, [0.3, 0.19], [out, fold])
@@ -115,7 +126,7 @@ def _lizard_beside(rng: np.random.Generator, coat: Coat) -> Body:
     tail = joint(hips, [0.2, 0.21, 0.2, 0.18, 0.16], turns)
 
     def leg(start: np.ndarray, hind: bool, colour: Colour) -> None:
-        stride = rng.uniform(-0.12, 0.12)
+        stride = between(rng, -0.12, 0.12)
         out = 0.16 if hind else -0.13
         knee = start + (out + stride * 0.5, 0.11)
         foot = (start[0] + (-0.06 if hind else 0.06) + stride, ground - 0.02)
