@@ -275,12 +275,18 @@ class Deviation:
     text: str
 
 
+_PLAIN = str.maketrans("", "", "*`")
+
+
 def deviations(path: Path = PUBLISHED / "deviations.md") -> list[Deviation]:
     """The dated changes made after the first result, newest first as in the file."""
     text = path.read_text(encoding="utf-8")
     found = re.findall(r"^## (\d{4}-\d\d-\d\d) · (.+?)\n(.*?)(?=^## |\Z)", text, re.M | re.S)
     return [
-        Deviation(date, tuple(re.split(r",\s*", ids.strip())), " ".join(body.split()))
+        # the report shows plain text: without the marks of Markdown
+        Deviation(
+            date, tuple(re.split(r",\s*", ids.strip())), " ".join(body.split()).translate(_PLAIN)
+        )
         for date, ids, body in found
     ]
 

@@ -386,12 +386,15 @@ def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         tags = cell.metadata.get("tags", [])
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
         if cell.cell_type == "code":
-            cell.outputs = [
-                output
-                for output in cell.outputs
-                if "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
-            ]
+            cell.outputs = [output for output in cell.outputs if not _passing(output)]
     return notebook
+
+
+def _passing(output: nbformat.NotebookNode) -> bool:
+    """A widget, or a progress bar that has wiped itself."""
+    lines = output.text.split("\n") if output.output_type == "stream" else ["not a stream"]
+    blank = not any(line.rsplit("\r", 1)[-1].strip() for line in lines)
+    return blank or "application/vnd.jupyter.widget-view+json" in output.get("data", {})
 
 
 # ---------------------------------------------------------------- the command

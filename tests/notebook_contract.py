@@ -45,7 +45,8 @@ def _size(path, notebook, code):
     if len(notebook.cells) not in CELLS:
         yield f"{len(notebook.cells)} cells; {CELLS[0]} to {CELLS[-1]} are readable"
     text = " ".join(c.source for c in notebook.cells if c.cell_type == "markdown")
-    words = len(re.findall(r"\w[\w'’.-]*", re.sub(r"<[^>]*>", " ", text)))
+    prose = re.sub(r"```.*?```|<[^>]*>", " ", text, flags=re.S)  # solutions hold code
+    words = len(re.findall(r"\w[\w'’.-]*", prose))
     if words not in WORDS:
         yield f"{words} words of text; {WORDS[0]} to {WORDS[-1]} are readable"
     lines = [sum(map(_is_code, c.source.splitlines())) for c in code] or [0]

@@ -197,13 +197,14 @@ def test_the_kernel_ends_even_if_the_runner_is_killed(notebook, tmp_path):
 
 
 def test_refresh_writes_outputs_without_what_changes_at_every_run(notebook, results):
-    path = notebook("00_fine", "print(PROFILE)", "import ipywidgets; ipywidgets.IntSlider()")
+    slider, bar = "import ipywidgets; ipywidgets.IntSlider()", r"print('50 %\r    \r', end='')"
+    path = notebook("00_fine", "print(PROFILE)", slider, bar)
     assert runner.main([path, "--refresh"]) == 0
     first = Path(path).read_text()
     refreshed = nbformat.read(path, as_version=4)
-    assert [c.execution_count for c in refreshed.cells] == [1, 2, 3]
+    assert [c.execution_count for c in refreshed.cells] == [1, 2, 3, 4]
     assert refreshed.cells[1].outputs == [new_output("stream", name="stdout", text="demo\n")]
-    assert refreshed.cells[2].outputs == []
+    assert refreshed.cells[2].outputs == refreshed.cells[3].outputs == []
     assert refreshed.cells[0].metadata == {"tags": ["parameters"]}
     assert "papermill" not in first and "widget" not in refreshed.metadata
 
