@@ -114,9 +114,12 @@ def _figure(record: dict, path: Path) -> dict:
         content = json.dumps(record["data"], indent=1, ensure_ascii=False).encode()
         figure["numbers"] = figures.data_uri(content, "application/json")
     try:
-        with Image.open(io.BytesIO(path.with_suffix(".png").read_bytes())) as picture:
+        content = path.with_suffix(".png").read_bytes()
+        with Image.open(io.BytesIO(content)) as picture:
             figure["size"] = picture.size
-            encoded = figures.embed(picture.convert("RGB"), PICTURE_BUDGET)
+            whole = picture.convert("RGB")  # decodes it, so that damage is found
+        small = len(content) <= PICTURE_BUDGET
+        encoded = (content, "image/png") if small else figures.embed(whole, PICTURE_BUDGET)
         figure["picture"] = figures.data_uri(*encoded)
     except FileNotFoundError:
         figure["missing"] = f"The picture {path.stem}.png is missing."

@@ -171,6 +171,9 @@ def execute(job: Path) -> None:
             cwd=Path(task["notebook"]).parent,  # as JupyterLab and nbval do
             progress_bar=False,
             coalesce_streams=True,
+            # only a finished notebook is kept; saving after each cell would cost seconds
+            request_save_on_cell_execute=False,
+            autosave_cell_every=0,
             on_cell_executed=count,
         )
     except papermill.PapermillExecutionError as failure:
