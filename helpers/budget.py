@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _CHOICES = {
     "optimizer": ("sgd", "adamw"),
     "schedule": ("cosine", "steps", "constant"),
-    "precision": ("float32", "bfloat16"),
+    "precision": ("float32", "bfloat16", "quick"),
     "augmentations": ("flip", "shift", "brightness", "contrast"),
 }
 
@@ -46,7 +46,9 @@ class Recipe:
     augmentations: tuple[str, ...] = ("flip", "shift", "brightness", "contrast")
     shift: float = 0.125  # moved by up to this share of the side, the border reflected
     relight: float = 0.2  # brightness and contrast are multiplied by 1 - relight .. 1 + relight
-    precision: str = "float32"  # bfloat16 autocast is quick where the processor has instructions
+    attack_radius: float = 0.0  # L2, [0, 1] units: train on images moved this far for the worse
+    attack_steps: int = 2  # gradient steps that look for the worst such move
+    precision: str = "float32"  # quick: bfloat16 where the processor computes in it, else float32
 
     def __post_init__(self) -> None:
         for name, known in _CHOICES.items():
@@ -64,6 +66,8 @@ class Recipe:
             "label_smoothing": (0, 0.9),
             "shift": (0, 0.5),
             "relight": (0, 1),
+            "attack_radius": (0, math.inf),
+            "attack_steps": (1, math.inf),
         }
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
@@ -75,6 +79,25 @@ class Recipe:
     def from_config(cls, config: Mapping[str, Any]) -> Recipe:
         """The recipe that `dataclasses.asdict` and JSON made this of."""
         return cls(**{**config, "augmentations": tuple(config["augmentations"])})
+
+
+@dataclass(frozen=True)
+class BackgroundStudy:
+    """Paper 1: the same network and recipe on four backgrounds."""
+
+    size: int  # height and width of the pictures, pixels
+    architecture: str
+    recipe: Recipe
+    seeds: int
+    inits: tuple[str, ...]  # "scratch", "pretrained"; the first is the one with all seeds
+    weights: str | None  # the pretrained ones; None: pretrain on abstract pictures
+    pretraining: Recipe | None
+    robust_radius: float | None  # of small adversarial training; None: not in this profile
+    judge: str | None  # architecture trained to judge pictures, or weights for a new last layer
+    judge_recipe: Recipe | None
+    l2: float  # weight of the squared norm of the normalised picture
+    norm: float  # root mean square of the normalised picture, where its norm is fixed instead
+    least: int = 100  # training images a class must have
 
 
 @dataclass(frozen=True)
@@ -94,7 +117,14 @@ class Profile:
         None  # pretrained weights to put a new last layer on, instead of training
     )
     tie: float = TIE
+    backgrounds: BackgroundStudy | None = None  # what notebook 01 spends
 
+
+_AS_CUT_OUT = ("flip", "shift", "brightness")  # leave black backgrounds black, unlike contrast
+_DEMO_STUDY = Recipe(
+    epochs=5, batch_size=32, warm_up=0.15, augmentations=_AS_CUT_OUT, precision="quick"
+)
+_PAPER_STUDY = Recipe(epochs=100, batch_size=64, lr=0.02, augmentations=_AS_CUT_OUT)
 
 PROFILES: dict[str, Profile] = {
     p.name: p
@@ -108,7 +138,21 @@ PROFILES: dict[str, Profile] = {
             test=1_800,
             seeds=3,
             architecture="slim_resnet10",
-            recipe=Recipe(epochs=12, batch_size=32, warm_up=0.15),
+            recipe=Recipe(epochs=9, batch_size=32, warm_up=0.15),
+            backgrounds=BackgroundStudy(
+                size=64,
+                architecture="slim_resnet10",
+                recipe=_DEMO_STUDY,
+                seeds=3,
+                inits=("scratch", "pretrained"),
+                weights=None,
+                pretraining=replace(_DEMO_STUDY, epochs=6),
+                robust_radius=1.0,
+                judge="slim_vgg6",
+                judge_recipe=_DEMO_STUDY,
+                l2=3e-4,
+                norm=0.9,
+            ),
         ),
         Profile(
             name="photos",
@@ -121,6 +165,20 @@ PROFILES: dict[str, Profile] = {
             architecture="resnet18",
             recipe=Recipe(epochs=30),
             backbone="MobileNet_V2_Weights.IMAGENET1K_V1",
+            backgrounds=BackgroundStudy(
+                size=128,
+                architecture="mobilenet_v2",
+                recipe=replace(_DEMO_STUDY, epochs=3, lr=0.01, precision="float32"),
+                seeds=1,
+                inits=("pretrained",),
+                weights="MobileNet_V2_Weights.IMAGENET1K_V1",
+                pretraining=None,
+                robust_radius=None,
+                judge="SqueezeNet1_0_Weights.IMAGENET1K_V1",
+                judge_recipe=None,
+                l2=7.5e-5,
+                norm=0.9,
+            ),
         ),
         Profile(
             name="paper",
@@ -131,7 +189,22 @@ PROFILES: dict[str, Profile] = {
             test=None,
             seeds=3,
             architecture="resnet18",
-            recipe=Recipe(epochs=100),  # paper 1, section III
+            recipe=Recipe(epochs=100),  # paper 1, section IV
+            backgrounds=BackgroundStudy(
+                size=224,
+                architecture="resnet18",
+                recipe=_PAPER_STUDY,  # 100 epochs are the paper's; it states nothing else
+                seeds=3,
+                inits=("pretrained", "scratch"),
+                weights="ResNet18_Weights.IMAGENET1K_V1",
+                pretraining=None,
+                robust_radius=3.0,
+                judge="SqueezeNet1_0_Weights.IMAGENET1K_V1",
+                judge_recipe=None,
+                l2=2.5e-5,
+                norm=0.9,
+                least=1,
+            ),
         ),
     )
 }

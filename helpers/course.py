@@ -46,14 +46,30 @@ _PACKAGES = (
 
 
 # Worlds never share a seed: networks, claims and choices are each made on scenes of their own.
-_WORLDS = {"train": 1_001, "validation": 1_002, "test": 1_003, "development": 2_001}
+@dataclass(frozen=True)
+class _Split:
+    seed: int
+    count: str  # the field of the profile that says how many scenes
+    tied: bool = True  # to the backdrop as the profile says, or not at all
+    every: int = 1  # 2: only the first of each two look-alikes (classes go round, see `render`)
 
 
-@stage(version=1)
+_WORLDS = {
+    "train": _Split(1_001, "train"),
+    "validation": _Split(1_002, "validation"),
+    "test": _Split(1_003, "test"),
+    "elsewhere": _Split(1_003, "test", tied=False),  # the test objects before any backdrop
+    "judges": _Split(1_004, "train", every=2),
+    "judges elsewhere": _Split(1_005, "train", tied=False, every=2),
+    "development": _Split(2_001, "validation"),
+}
+
+
+@stage(version=2)
 def draw_scenes(config: Mapping, inputs: Mapping, work: Path) -> tuple[dict, dict]:
     """Rendering thousands of scenes takes seconds, reading them back a fraction of one."""
     world = World(config["seed"], config["size"], config["tie"])
-    drawn = world.images(range(config["count"]))
+    drawn = world.images(range(0, config["count"], config["every"]))
     tensors = {f.name: getattr(drawn, f.name) for f in fields(drawn)}
     return {k: v for k, v in tensors.items() if isinstance(v, torch.Tensor)}, {}
 
@@ -73,8 +89,13 @@ class Course:
     def store(self) -> Store:
         return Store(self.folder / "store")
 
-    def images(self, split: str) -> ImageSet:
-        """The pictures of one split: "train", "validation", "test" or (scenes only) "development".
+    def images(self, split: str, size: int | None = None) -> ImageSet:
+        """The pictures of one split: "train", "validation" or, of scenes only, "test", "elsewhere"
+        (the test objects before backdrops that say nothing), "judges" and "judges elsewhere" (one
+        class per superclass, for networks that judge others) and "development".
+
+        Args:
+            size: height and width in pixels, where it is not the profile's.
 
         Raises:
             ValueError: no such split.
@@ -83,27 +104,27 @@ class Course:
         """
         if self.profile.source == "scenes":
             return self._scenes(split)
-        return self._photographs(split)
+        return self._photographs(split, size or self.profile.size)
 
     def _scenes(self, split: str) -> ImageSet:
         if split not in _WORLDS:
             raise ValueError(f"no split {split!r}; there are {', '.join(_WORLDS)}")
-        count = getattr(self.profile, "validation" if split == "development" else split)
+        count = getattr(self.profile, _WORLDS[split].count)
         count = min(count, self.limit or count)
-        world = self.world(split)
+        world, every = self.world(split), _WORLDS[split].every
         config = {"seed": world.seed, "size": world.size, "tie": world.tie, "count": count}
-        drawn = self.store.get_or_compute(draw_scenes, config | {"source": source_digest()})
+        config |= {"every": every, "source": source_digest()}
+        drawn = self.store.get_or_compute(draw_scenes, config)
         # what is not stored are names, which an empty set of the same world has too
-        ids = tuple(world.name_of(i) for i in range(count))
+        ids = tuple(world.name_of(i) for i in range(0, count, every))
         return replace(world.images([]), ids=ids, **drawn.tensors)
 
-    def _photographs(self, split: str) -> ImageSet:
+    def _photographs(self, split: str, size: int) -> ImageSet:
         folders = {"train": "train", "validation": "val"}  # VOC keeps its own test labels
         if split not in folders:
             raise ValueError(f"no split {split!r} of photographs; there are {', '.join(folders)}")
         wanted = (getattr(self.profile, split), self.limit)
         limit = min((n for n in wanted if n is not None), default=None)
-        size = self.profile.size
         loaded = photos.voc(self.data_root, split=folders[split], size=size, limit=limit)
         print(f"{split}: {loaded}")  # with every refused file and why
         return loaded.images
@@ -112,16 +133,18 @@ class Course:
         """The world that `images(split)` was drawn from; None for photographs."""
         if self.profile.source != "scenes":
             return None
-        return World(_WORLDS[split], self.profile.size, self.profile.tie)
+        chosen = _WORLDS[split]
+        return World(chosen.seed, self.profile.size, self.profile.tie if chosen.tied else 0.0)
 
-    def pretrained(self) -> models.Pretrained | None:
-        """The profile's pretrained network, from DATA_ROOT/torch_home where that folder exists;
-        None in a profile that trains its own. See `helpers.models.pretrained`."""
-        if self.profile.backbone is None:
+    def pretrained(self, weights: str | None = None) -> models.Pretrained | None:
+        """These pretrained weights, or the profile's, from DATA_ROOT/torch_home where that folder
+        exists; None in a profile that trains its own. See `helpers.models.pretrained`."""
+        weights = weights or self.profile.backbone
+        if weights is None:
             return None
         home = self.data_root / "torch_home" if self.data_root else None
         home = home if home and home.is_dir() else None
-        return models.pretrained(self.profile.backbone, torch_home=home)
+        return models.pretrained(weights, torch_home=home)
 
     def baseline(
         self, train: ImageSet, validation: ImageSet, seed: int = 0

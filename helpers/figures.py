@@ -14,7 +14,7 @@ import json
 import math
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from html import escape
@@ -28,7 +28,10 @@ import seaborn as sns
 from jaxtyping import Bool, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.textpath import TextPath
 from PIL import Image
 from torch import Tensor
 
@@ -640,4 +643,413 @@ def bars(
         )
     if headline:
         ax.set_title(headline)
+    return fig
+
+
+def picture_table(
+    pictures: UInt8[Tensor, "r c 3 h w"],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    headline: str | None = None,
+    absent: Bool[Tensor, "r c"] | None = None,
+    marks: Sequence[Sequence[str]] | None = None,
+    groups: Mapping[str, int] | None = None,
+) -> Figure:
+    """Pictures in a table: a name before each row and above each column.
+
+    Small pictures are enlarged by a whole number, so that their pixels stay crisp squares; those
+    that cannot be doubled are fitted smoothly. The figure is `WIDTH` wide.
+
+    Args:
+        absent: cells without a picture, which stay empty frames.
+        marks: a short text under each picture, such as what a network calls it; shortened to the
+            picture's width, "" for none.
+        groups: how many consecutive rows belong to each named group, from the top.
+
+    Raises:
+        ValueError: no pictures, or names, cells, marks or groups that do not fit the table.
+    """
+    r, c, _, h, w = pictures.shape
+    if r == 0 or c == 0:
+        raise ValueError(f"a picture table of {r} rows and {c} columns has no picture")
+    if (len(rows), len(columns)) != (r, c):
+        raise ValueError(
+            f"{len(rows)} row names and {len(columns)} column names for a table of {r} rows and "
+            f"{c} columns"
+        )
+    if absent is not None and tuple(absent.shape) != (r, c):
+        raise ValueError(f"absent is {tuple(absent.shape)}, the table {(r, c)}")
+    if marks is not None and [len(row) for row in marks] != [c] * r:
+        raise ValueError(f"marks must be {r} rows of {c} texts, one under each picture")
+    sizes = list(groups.values()) if groups else [r]
+    if min(sizes) < 1 or sum(sizes) != r:
+        raise ValueError(f"groups of {sizes} rows for a table of {r} rows")
+
+    # Everything is laid out in whole output pixels; `line` is one line of text of such a size.
+    def line(points: float) -> float:
+        return 1.3 * points * DPI / 72
+
+    edge, gap = 10, 5
+    names = [_wrap(name, 14, 9) for name in rows]
+    group_room = round(line(10.5)) + 12 if groups else 0
+    left = edge + group_room + round(max(_text_width(name, 10) for name in names)) + 12
+    room = (WIDTH * DPI - left - edge + gap) / max(c, 3) - gap  # one column need not fill the page
+    enlarged = room // w if 2 * w <= room else room / w
+    cell_w, cell_h = round(w * enlarged), round(h * enlarged)
+    # What the whole number leaves over goes to the row names, which then break less.
+    spare = WIDTH * DPI - edge - left - c * (cell_w + gap)
+    letters = 14 + max(0, int(spare / _text_width("m", 10)))
+    names = [_wrap(name, letters, max(1, int(cell_h / line(10)))) for name in rows]
+    left = edge + group_room + round(max(_text_width(name, 10) for name in names)) + 12
+    longest = max((_text_width(word, 1) for name in columns for word in name.split()), default=1)
+    head_size = min(10.5, max(7.5, (cell_w + gap - 3) / longest))
+    letters = max(3, int(cell_w / _text_width("n", head_size)))
+    heads = [
+        _wrap(name, max(letters, max(map(len, name.split()), default=1)), 3) for name in columns
+    ]
+    mark_size = 8 if cell_w < 180 else 9.5
+    below = round(line(mark_size)) + 4 if marks is not None else 0
+    top = edge + (round(line(13)) + 8 if headline else 0)
+    head_room = round(line(head_size) * max(1 + name.count("\n") for name in heads)) + 6
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    step = cell_h + below + gap
+    between = 14
+    tops = [  # pixels from the top of the figure to each row of pictures
+        top + head_room + i * step + between * sum(start <= i for start in starts[1:])
+        for i in range(r)
+    ]
+    width, height = round(WIDTH * DPI), tops[-1] + cell_h + below + edge
+    fig = Figure(figsize=(width / DPI, height / DPI), layout="none", facecolor="white")
+
+    def write(x: float, y: float, text: str, size: float, **how: object) -> None:
+        fig.text(x / width, 1 - y / height, text, fontsize=size, **how)
+
+    if headline:
+        write(edge, edge, headline, 13, fontweight="bold", va="top")
+    lefts = [left + j * (cell_w + gap) for j in range(c)]
+    for x, name in zip(lefts, heads, strict=True):
+        write(x + cell_w / 2, tops[0] - 6, name, head_size, ha="center", va="bottom")
+    for y, name in zip(tops, names, strict=True):
+        write(left - 12, y + cell_h / 2, name, 10, ha="right", va="center", linespacing=1.15)
+    for name, start, size in zip(groups or {}, starts, sizes, strict=False):
+        first, last = tops[start], tops[start + size - 1] + cell_h
+        x = edge + line(10.5) + 2
+        text = _shorten(name, last - first, 10.5, "bold")
+        middle = {"ha": "center", "va": "center", "rotation": 90, "fontweight": "bold"}
+        write(edge + line(10.5) / 2, (first + last) / 2, text, 10.5, **middle)
+        fig.add_artist(
+            Line2D([x / width] * 2, [1 - first / height, 1 - last / height], color=INK, lw=1.2)
+        )
+    for i, j in np.ndindex(r, c):
+        box = (lefts[j] / width, 1 - (tops[i] + cell_h) / height, cell_w / width, cell_h / height)
+        ax = fig.add_axes(box)
+        ax.set_axis_off()
+        if absent is None or not absent[i, j]:
+            ax.imshow(
+                pictures[i, j].permute(1, 2, 0).cpu().numpy(),
+                interpolation="nearest" if enlarged >= 2 else "antialiased",
+                aspect="auto",
+            )
+        frame = Rectangle((0, 0), 1, 1, transform=ax.transAxes, fill=False, clip_on=False)
+        frame.set(edgecolor=RULE, linewidth=0.8)
+        ax.add_patch(frame)
+        if marks is not None and marks[i][j]:
+            text = _shorten(marks[i][j], cell_w + gap - 3, mark_size)
+            y = tops[i] + cell_h + 3
+            write(lefts[j] + cell_w / 2, y, text, mark_size, ha="center", va="top")
+    return fig
+
+
+def _text_width(text: str, points: float, weight: str = "normal") -> float:
+    """Output pixels that the longest line of `text` takes."""
+    font = FontProperties(weight=weight)
+    shapes = [TextPath((0, 0), line, size=100, prop=font) for line in text.split("\n") if line]
+    widest = max((s.get_extents().x1 for s in shapes if len(s.vertices)), default=0.0)
+    return widest / 100 * points * DPI / 72
+
+
+def _shorten(text: str, room: float, points: float, weight: str = "normal") -> str:
+    """`text` on one line of at most `room` output pixels, an ellipsis where some is left out."""
+    text = shorter = " ".join(text.split())
+    if (width := _text_width(text, points, weight)) > room:
+        text = text[
+            : int(1.5 * room / width * len(text)) + 2
+        ]  # near its end; then letter by letter
+    while len(text) > 1 and _text_width(shorter, points, weight) > room:
+        text = text[:-1].rstrip(" ,")
+        shorter = f"{text}…"
+    return shorter
+
+
+# Colour and shape both tell the series apart. The diamond in vermilion is the paper's, everywhere.
+_MARKERS = (("blue", "o"), ("orange", "s"), ("green", "^"), ("purple", "v"))
+
+
+def dots(
+    values: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    label: str,
+    chance: float | None = None,
+    chance_label: str = "chance",
+    published: Mapping[str, float] | None = None,
+    headline: str | None = None,
+    intervals: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
+) -> Figure:
+    """One row per condition: each value a small open dot, each series' mean a large mark.
+
+    Args:
+        values: row, then series (at most four), then the values, such as one for each training
+            run. A row may lack a series. One value alone is its own mean.
+        label: what is measured, and its unit.
+        published: the paper's number for some or all of the rows, drawn as a diamond.
+        intervals: (low, high) around some or all of the means.
+
+    Raises:
+        ValueError: nothing to draw, a value that is not finite, more than four series, or an
+            interval or a published number without its row or series.
+    """
+    series = _series({label: values})
+    for row, number in (published or {}).items():
+        if row not in values:
+            raise ValueError(f"published number for {row!r}, which has no row")
+        if not math.isfinite(number):
+            raise ValueError(f"the published number of {row!r} is {number}, which is not finite")
+    for row, given in (intervals or {}).items():
+        if strangers := [name for name in given if name not in values.get(row, {})]:
+            raise ValueError(f"interval for {row!r}, {strangers[0]!r}, which has no value")
+    lanes = len(series) + bool(published)
+    fig = Figure(figsize=(WIDTH, (0.2 + 0.22 * lanes) * len(values) + 1.6))
+    ax = fig.subplots()
+    _draw_dots(ax, values, list(values), series, chance, published or {}, intervals or {})
+    ax.set_xlabel(label)
+    if headline:
+        ax.set_title(headline)
+    _dots_key(fig, [values], series, chance_label if chance is not None else None, published)
+    return fig
+
+
+def dots_panels(
+    quantities: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]],
+    *,
+    chances: Mapping[str, float] | None = None,
+    columns: int = 3,
+) -> Figure:
+    """`dots` for several quantities side by side, with the same rows and one key.
+
+    Args:
+        quantities: what is measured, then row, series and values as in `dots`. A row that a
+            quantity lacks stays empty there.
+        chances: the chance level of some or all of the quantities.
+        columns: at most so many panels side by side.
+
+    Raises:
+        ValueError: nothing to draw, a value that is not finite, more than four series, fewer than
+            one column, or a chance level without its quantity.
+    """
+    series = _series(quantities)
+    if columns < 1:
+        raise ValueError(f"columns={columns}: panels need at least one column")
+    if strangers := [name for name in chances or {} if name not in quantities]:
+        raise ValueError(f"chance level for {strangers[0]!r}, which has no panel")
+    rows = list(dict.fromkeys(row for values in quantities.values() for row in values))
+    deep = math.ceil(len(quantities) / columns)
+    columns = math.ceil(len(quantities) / deep)  # four panels make two rows of two, not 3 + 1
+    height = (0.2 + 0.2 * len(series)) * len(rows) + 1.1
+    fig = Figure(figsize=(WIDTH, deep * height + 0.5))
+    axes = fig.subplots(deep, columns, sharey=True, squeeze=False).ravel()
+    letters = max(12, 66 // columns)
+    for ax, (label, values) in zip(axes, quantities.items(), strict=False):
+        _draw_dots(ax, values, rows, series, (chances or {}).get(label), {}, {})
+        ax.set_title(_wrap(label, letters, 3), fontsize=11.5)
+        ax.xaxis.get_major_locator().set_params(nbins=max(3, 9 // columns))
+    for ax in axes[len(quantities) :]:
+        ax.remove()
+    _dots_key(fig, quantities.values(), series, "chance" if chances else None, None)
+    return fig
+
+
+def _series(quantities: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> list[str]:
+    """The names of all series in order of appearance, after a look at every value."""
+    names: dict[str, None] = {}
+    for label, values in quantities.items():
+        if not any(values.values()):
+            raise ValueError(f"{label!r} has no values to draw")
+        for row, given in values.items():
+            for name, numbers in given.items():
+                names[name] = None
+                if len(numbers) == 0 or not np.isfinite(numbers).all():
+                    raise ValueError(
+                        f"{label!r}, {row!r}, {name!r}: {list(numbers)} must be one or more finite "
+                        "numbers"
+                    )
+    if not 1 <= len(names) <= len(_MARKERS):
+        raise ValueError(f"{len(names)} series; valid are 1 to {len(_MARKERS)}")
+    return list(names)
+
+
+def _draw_dots(
+    ax: Axes,
+    values: Mapping[str, Mapping[str, Sequence[float]]],
+    rows: Sequence[str],
+    series: Sequence[str],
+    chance: float | None,
+    published: Mapping[str, float],
+    intervals: Mapping[str, Mapping[str, tuple[float, float]]],
+) -> None:
+    """Each series has its lane within a row, and the paper the last one: no mark hides another."""
+    lanes = len(series) + bool(published)
+    lane = min(0.3, 0.8 / lanes)
+    for i, row in enumerate(rows):
+        if i:
+            ax.axhline(i - 0.5, color=RULE, linewidth=0.8)
+        for k, name in enumerate(series):
+            if name not in values.get(row, {}):
+                continue
+            color, marker = PALETTE[_MARKERS[k][0]], _MARKERS[k][1]
+            y = i + lane * (k - (lanes - 1) / 2)
+            numbers = np.asarray(values[row][name], float)
+            if name in intervals.get(row, {}):
+                ax.plot(intervals[row][name], [y, y], color=color, solid_capstyle="butt")
+            ax.scatter(numbers.mean(), y, s=95, marker=marker, color=color, linewidth=0, zorder=3)
+            if len(numbers) > 1:
+                dot = {"s": 20, "facecolor": "white", "edgecolor": color, "linewidth": 1.2}
+                ax.scatter(numbers, np.full(len(numbers), y), zorder=4, **dot)
+        if row in published:
+            y = i + lane * (lanes - 1) / 2
+            paper = {"marker": "D", "s": 70, "edgecolor": "white", "linewidth": 1.4}
+            ax.scatter(published[row], y, color=PALETTE["vermilion"], zorder=3, **paper)
+    if chance is not None:
+        ax.axvline(chance, color=INK, linestyle=(0, (3, 2)), linewidth=1.6, zorder=1)
+    ax.set_yticks(range(len(rows)), [_wrap(row, 20, 2) for row in rows])
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.grid(False, axis="y")
+
+
+def _dots_key(
+    fig: Figure,
+    quantities: Iterable[Mapping[str, Mapping[str, Sequence[float]]]],
+    series: Sequence[str],
+    chance_label: str | None,
+    published: Mapping[str, float] | None,
+) -> None:
+    """Above the axes: the series, and what else is drawn."""
+    many = any(len(v) > 1 for rows in quantities for row in rows.values() for v in row.values())
+    handles = []
+    for name, (color, marker) in zip(series, _MARKERS, strict=False):
+        mean = {"marker": marker, "markersize": 9, "color": PALETTE[color]}
+        handles.append(
+            Line2D([], [], linestyle="", label=f"{name} (mean)" if many else name, **mean)
+        )
+    if many:
+        single = {"marker": "o", "markersize": 5, "markerfacecolor": "white", "color": INK}
+        handles.append(Line2D([], [], linestyle="", label="single value", **single))
+    if published:
+        paper = {"marker": "D", "markersize": 8, "color": PALETTE["vermilion"]}
+        handles.append(Line2D([], [], linestyle="", label="paper", **paper))
+    if chance_label is not None:
+        dash = {"linestyle": (0, (3, 2)), "linewidth": 1.6, "color": INK}
+        handles.append(Line2D([], [], label=chance_label, **dash))
+    _key_on_top(fig, handles)
+
+
+def _key_on_top(fig: Figure, handles: Sequence[Line2D], handlelength: float = 2.0) -> None:
+    """A key above the axes with as many columns as fit the page."""
+    size = mpl.rcParams["legend.fontsize"]
+    widest = max(_text_width(str(handle.get_label()), size) for handle in handles)
+    column = widest + (handlelength + 2.2) * size * DPI / 72
+    fit = max(1, int(fig.get_figwidth() * DPI / column))
+    rows = math.ceil(len(handles) / fit)
+    fig.legend(
+        handles=handles,
+        loc="outside upper right",
+        ncols=math.ceil(len(handles) / rows),
+        handlelength=handlelength,
+        columnspacing=1.4,
+    )
+
+
+_LINES = (  # the palette without its pale yellow, which no line on white can have
+    ("blue", "-"),
+    ("vermilion", (0, (6, 2))),
+    ("green", (0, (2, 1.3))),
+    ("orange", (0, (7, 2, 1.5, 2))),
+    ("purple", (0, (12, 3))),
+    ("sky", (0, (1, 0.9))),
+    ("grey", (0, (7, 2, 1.5, 2, 1.5, 2))),
+    ("ink", (0, (4, 4))),
+)
+
+
+def lines(
+    x: Sequence[float],
+    series: Mapping[str, Sequence[float]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    log: bool = False,
+    styles: Mapping[str, str] | None = None,
+) -> Figure:
+    """Up to eight lines over a common x, named at their ends where there is room, else in a key.
+
+    Args:
+        x: increasing.
+        series: as many values as `x` for each line; NaN leaves a gap.
+        log: whether the y axis is logarithmic; every value must then be positive.
+        styles: a line style of matplotlib ("-", "--", ":", "-.") for some or all of the lines,
+            with a name of `PALETTE` before it where the colour matters too: "blue --".
+
+    Raises:
+        ValueError: nothing to draw, too many lines, numbers that do not fit, or an unknown style.
+    """
+    x = np.asarray(x, float)
+    if not 1 <= len(series) <= len(_LINES) or len(x) == 0:
+        raise ValueError(f"{len(series)} lines of {len(x)} values; valid are 1 to {len(_LINES)}")
+    if not (np.isfinite(x).all() and (np.diff(x) > 0).all()):
+        raise ValueError("x must be finite and increase from each value to the next")
+    if strangers := [name for name in styles or {} if name not in series]:
+        raise ValueError(f"style for {strangers[0]!r}, which has no line")
+    fig = Figure(figsize=(WIDTH, 4.2))
+    ax = fig.subplots()
+    ends = {}
+    for (name, given), (color, dash) in zip(series.items(), _LINES, strict=False):
+        y = np.asarray(given, float)
+        if y.shape != x.shape:
+            raise ValueError(f"line {name!r} has {y.size} values for {len(x)} of x")
+        if not np.isfinite(y).any():
+            raise ValueError(f"line {name!r} has no finite value")
+        if log and (y <= 0).any():
+            raise ValueError(f"line {name!r} has values of 0 or less, which a log axis cannot show")
+        if name in (styles or {}):
+            *colors, dash = styles[name].split() or [""]
+            color = " ".join(colors) or color
+            if color not in (*PALETTE, "ink") or dash not in ("-", "--", ":", "-."):
+                raise ValueError(
+                    f"style {styles[name]!r} of line {name!r}; valid is one of - -- : -. , "
+                    f"with one of {', '.join(PALETTE)} before it or not"
+                )
+        ax.plot(
+            x,
+            y,
+            color=PALETTE.get(color, INK),
+            linestyle=dash,
+            marker="o" if len(x) <= 12 else "",  # few points: show where they are
+            markersize=5,
+            label=name,
+        )
+        ends[name] = y[-1]
+    if log:
+        ax.set_yscale("log")
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    if len(series) > 1:
+        fig.draw_without_rendering()  # lays out the axes, whose height says what collides
+        at = np.array([ax.transData.transform((x[-1], end))[1] for end in ends.values()])
+        tall = 1.25 * mpl.rcParams["legend.fontsize"] / 72 * fig.dpi
+        apart = np.isfinite(at).all() and (np.diff(np.sort(at)) >= tall).all()
+        if apart and max(map(len, series)) <= 24:
+            for name, end in ends.items():
+                place = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
+                ax.annotate(name, (x[-1], end), fontsize=11, annotation_clip=False, **place)
+        else:
+            _key_on_top(fig, ax.get_lines(), handlelength=3.4)
     return fig

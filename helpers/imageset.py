@@ -86,6 +86,29 @@ class ImageSet:
             raise ValueError(f"no class {name!r}; there are {', '.join(self.class_names)}")
         return self[self.labels == self.class_names.index(name)]
 
+    def only(self, names: Sequence[str]) -> ImageSet:
+        """The images of these classes, in this set's order, with these as its only classes.
+
+        Raises:
+            ValueError: an unknown class, one named twice, or none.
+        """
+        strangers = [name for name in names if name not in self.class_names]
+        if strangers or not names or len(set(names)) < len(names):
+            raise ValueError(
+                f"cannot keep the classes {', '.join(names) or '(none)'}: valid are some of "
+                f"{', '.join(self.class_names)}, each once"
+            )
+        old = [self.class_names.index(name) for name in names]
+        new = torch.full((len(self.class_names),), -1)
+        new[old] = torch.arange(len(old))
+        kept = self[torch.isin(self.labels, torch.tensor(old))]
+        return replace(
+            kept,
+            labels=new[kept.labels],
+            class_names=tuple(names),
+            superclasses=tuple(self.superclasses[k] for k in old) if self.superclasses else (),
+        )
+
     def to_float(self, device: torch.device | str = "cpu") -> Float[Tensor, "n 3 h w"]:
         """The pictures in [0, 1] on `device`."""
         return self.images.to(device, non_blocking=True).float().div_(255)

@@ -14,10 +14,11 @@ import os
 import re
 import urllib.error
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -52,12 +53,12 @@ class Normalised(nn.Module):
 class SlimResNet(nn.Sequential):
     """A narrow ResNet for small images in which every reduction is an average over 2 x 2.
 
-    A strided convolution uses some positions more than others, and that pattern comes back in the
-    gradient with respect to the image: pictures drawn from it show a checkerboard. An average over
-    2 x 2 treats all positions alike and removes the frequency that would fold over (Zhang 2019,
-    "Making convolutional networks shift-invariant again", with its cheapest filter). The stem
-    filters at full resolution and averages before its nonlinearity, where most of the time would
-    go; 64 px images reach the last stage at 4 x 4.
+    A strided convolution or a maximum uses some positions more than others, and that pattern comes
+    back in the gradient with respect to the image: pictures drawn from it show a grid. An average
+    treats all positions alike and removes the frequency that would fold over (Zhang 2019, "Making
+    convolutional networks shift-invariant again", with its cheapest filter). The stem sees the full
+    resolution; 64 px images reach the last stage at 4 x 4. Blocks do not start as the identity:
+    in the few epochs a demo has, that costs accuracy.
 
     Args:
         blocks: residual blocks in each of the four stages; (2, 2, 2, 2) is ResNet18.
@@ -65,36 +66,55 @@ class SlimResNet(nn.Sequential):
     """
 
     def __init__(self, classes: int, blocks: Sequence[int], width: int) -> None:
-        def reduced() -> nn.Module:
-            return nn.AvgPool2d(2)
-
         super().__init__(
             OrderedDict(
-                conv1=nn.Conv2d(3, width, 5, padding=2, bias=False),
-                pool1=reduced(),
+                conv1=nn.Conv2d(3, width, 3, padding=1, bias=False),
                 bn1=nn.BatchNorm2d(width),
                 relu=nn.ReLU(),
+                pool1=nn.AvgPool2d(2),
                 layer1=_residual_stage(width, width, blocks[0]),
-                pool2=reduced(),
+                pool2=nn.AvgPool2d(2),
                 layer2=_residual_stage(width, 2 * width, blocks[1]),
-                pool3=reduced(),
+                pool3=nn.AvgPool2d(2),
                 layer3=_residual_stage(2 * width, 4 * width, blocks[2]),
-                pool4=reduced(),
+                pool4=nn.AvgPool2d(2),
                 layer4=_residual_stage(4 * width, 8 * width, blocks[3]),
                 avgpool=nn.AdaptiveAvgPool2d(1),
                 flatten=nn.Flatten(),
                 fc=nn.Linear(8 * width, classes),
             )
         )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, Residual):
-                nn.init.zeros_(module.bn2.weight)  # each block starts as the identity
+        _kaiming(self)
+
+
+class SlimVGG(nn.Sequential):
+    """A narrow VGG (Simonyan & Zisserman 2015) with batch norm: plain convolutions and max pooling.
+
+    For small images, with one linear layer on the averaged features. It shares no building block
+    with `SlimResNet` beyond the 3 x 3 convolution, so it can judge that network's work.
+    """
+
+    def __init__(self, classes: int, width: int) -> None:
+        channels, layers = 3, []
+        for wide in (width, 2 * width, 4 * width, 8 * width, 8 * width):
+            layers += [nn.Conv2d(channels, wide, 3, padding=1, bias=False), nn.BatchNorm2d(wide)]
+            layers += [nn.MaxPool2d(2)] if wide != channels else []
+            layers += [nn.ReLU()]
+            channels = wide
+        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
+        super().__init__(*layers)
+        _kaiming(self)
+
+
+def _kaiming(network: nn.Module) -> None:
+    """Draw every convolution's weights so that the backward pass keeps its scale (He 2015)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 class Residual(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut (He 2015), at stride 1. Starts as the identity."""
+    """Two 3 x 3 convolutions beside a shortcut (He 2015), at stride 1."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -121,9 +141,10 @@ def _residual_stage(channels_in: int, channels_out: int, blocks: int) -> nn.Sequ
     return nn.Sequential(Residual(channels_in, channels_out), *more)
 
 
-_SLIM = {  # blocks per stage, width of the first
-    "slim_resnet18": ((2, 2, 2, 2), 16),
-    "slim_resnet10": ((1, 1, 1, 1), 16),
+_SLIM = {  # the first stage is 16 channels wide
+    "slim_resnet18": partial(SlimResNet, blocks=(2, 2, 2, 2), width=16),
+    "slim_resnet10": partial(SlimResNet, blocks=(1, 1, 1, 1), width=16),
+    "slim_vgg6": partial(SlimVGG, width=16),
 }
 
 
@@ -160,7 +181,7 @@ def build(name: str, classes: int, *, seed: int) -> nn.Sequential:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # leaves the devices' generators alone
         if name in _SLIM:
-            network = SlimResNet(classes, *_SLIM[name])
+            network = _SLIM[name](classes)
         elif name.startswith("timm:"):
             import timm
 
@@ -198,7 +219,52 @@ def pretrained(weights: Enum | str, *, torch_home: Path | None = None) -> Pretra
         ValueError: not such a member, or a file that does not hold these weights.
         FileNotFoundError: no file and no download; the message says what to fetch and where from.
     """
-    weights, architecture = _explicit(weights)
+    weights, architecture = _explicit(
+        weights, _zoo(), "classification", "MobileNet_V2_Weights.IMAGENET1K_V1"
+    )
+    model, file = _trained(weights, architecture, torch_home)
+    with open(file, "rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return Pretrained(
+        model=model,
+        categories=list(weights.meta["categories"]),
+        file=file.name,
+        sha256=digest,
+        official=digest.startswith(_hash_in(file.name)),
+    )
+
+
+def pretrained_segmenter(weights: Enum | str, *, torch_home: Path | None = None) -> nn.Sequential:
+    """A torchvision network for semantic segmentation with exactly these weights, in eval mode.
+
+    Files are found, downloaded and refused as in `pretrained`. All of torchvision's answer with
+    "background" and then VOC's 20 classes, in VOC's order.
+
+    Args:
+        weights: an explicit member such as
+            "LRASPP_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1", by name or itself.
+
+    Returns:
+        (n, 3, h, w) in [0, 1] -> {"out": scores (n, 21, h, w)}. They were trained on pictures whose
+        shorter side has 520 px; much smaller ones show objects smaller than they know.
+
+    Raises:
+        ValueError: not such a member, or a file that does not hold these weights.
+        FileNotFoundError: no file and no download; the message says what to fetch and where from.
+    """
+    weights, architecture = _explicit(
+        weights,
+        _zoo().segmentation,
+        "segmentation",
+        "LRASPP_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1",
+    )
+    return _trained(weights, architecture, torch_home)[0]
+
+
+def _trained(
+    weights: Enum, architecture: str, torch_home: Path | None
+) -> tuple[nn.Sequential, Path]:
+    """The network with these weights behind its normalisation, in eval mode, and their file."""
     if torch_home is not None and not Path(torch_home).is_dir():
         raise FileNotFoundError(f"there is no folder {torch_home} to look for weights in")
     name = weights.url.rsplit("/", 1)[-1]
@@ -208,8 +274,6 @@ def pretrained(weights: Enum | str, *, torch_home: Path | None = None) -> Pretra
     if hub is None:
         hub = _download(weights.url, cache, hubs[0])
     file = hub / "checkpoints" / name
-    with open(file, "rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
     try:
         with _only_tensors_from(hub):
             network = _zoo().get_model(architecture, weights=weights, progress=False)
@@ -220,21 +284,17 @@ def pretrained(weights: Enum | str, *, torch_home: Path | None = None) -> Pretra
         ) from error
     transform = weights.transforms()
     normalise = Normalised(transform.mean, transform.std)
-    return Pretrained(
-        model=nn.Sequential(OrderedDict(normalise=normalise, network=network)).eval(),
-        categories=list(weights.meta["categories"]),
-        file=name,
-        sha256=digest,
-        official=digest.startswith(_hash_in(name)),
-    )
+    return nn.Sequential(OrderedDict(normalise=normalise, network=network)).eval(), file
 
 
-def _explicit(weights: Enum | str) -> tuple[Enum, str]:
-    """The member of torchvision's enumerations that is meant, and the network it is for."""
+def _explicit(
+    weights: Enum | str, module: ModuleType, purpose: str, example: str
+) -> tuple[Enum, str]:
+    """The member of a torchvision module's enumerations that is meant, and its network's name."""
     model_of = {
-        _zoo().get_model_weights(model): model for model in _zoo().list_models(module=_zoo())
+        _zoo().get_model_weights(model): model for model in _zoo().list_models(module=module)
     }
-    example = "name one member in full, such as 'MobileNet_V2_Weights.IMAGENET1K_V1'"
+    example = f"name one member in full, such as '{example}'"
     if isinstance(weights, str):
         if weights.endswith("DEFAULT"):
             raise ValueError(f"weights {weights!r} do not say which weights; {example}")
@@ -246,7 +306,7 @@ def _explicit(weights: Enum | str) -> tuple[Enum, str]:
             hint = f"did you mean {', '.join(near)}?" if near else example
             raise ValueError(f"torchvision has no weights {weights!r}; {hint}") from None
     if type(weights) not in model_of:
-        raise ValueError(f"weights {weights!s} are not of a network for classification; {example}")
+        raise ValueError(f"weights {weights!s} are not of a network for {purpose}; {example}")
     return weights, model_of[type(weights)]
 
 
@@ -307,6 +367,41 @@ def embed(model: nn.Module, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "
         raise ValueError("this model has no linear or convolutional layer to look in front of")
     features = seen[0]
     return features.mean((2, 3)) if features.ndim == 4 else features.flatten(1)
+
+
+def load_features(model: nn.Module, trained: Mapping[str, Tensor]) -> list[str]:
+    """Start `model` from trained weights, except where the shapes differ, as last layers' do.
+
+    Returns:
+        the names of the weights and buffers that keep their own start.
+
+    Raises:
+        ValueError: nothing but the last layer would be taken over: another architecture.
+    """
+    own = model.state_dict()
+    fits = {k: v for k, v in trained.items() if k in own and own[k].shape == v.shape}
+    left = [name for name in own if name not in fits]
+    if len(left) > 4:  # a last layer has a weight and a bias, squeezenet's and vgg's no more
+        raise ValueError(f"these weights are of another architecture: none for {', '.join(left)}")
+    model.load_state_dict(own | fits)
+    return left
+
+
+class Probe(nn.Module):
+    """A new linear layer on what another network's last layer sees; see `embed`."""
+
+    def __init__(
+        self, backbone: nn.Module, weight: Float[Tensor, "k d"], bias: Float[Tensor, " k"]
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.layer = nn.Linear(weight.shape[1], weight.shape[0])
+        with torch.no_grad():
+            self.layer.weight.copy_(weight)
+            self.layer.bias.copy_(bias)
+
+    def forward(self, images):  # (n, 3, h, w) -> (n, k)
+        return self.layer(embed(self.backbone, images))
 
 
 def with_last_layer(

@@ -20,7 +20,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,41 @@ def relight(
     images = images * brightness[:, None, None, None]
     mean = images.mean((1, 2, 3), keepdim=True)
     return (mean + (images - mean) * contrast[:, None, None, None]).clamp_(0, 1)
+
+
+def adversarial(
+    model: nn.Module,
+    images: Float[Tensor, "n 3 h w"],
+    labels: Int64[Tensor, " n"],
+    *,
+    radius: float,
+    steps: int = 2,
+) -> Float[Tensor, "n 3 h w"]:
+    """Images within L2 distance `radius` (in units of [0, 1]) at which the loss is higher.
+
+    Projected gradient ascent (Madry 2018, "Towards deep learning models resistant to adversarial
+    attacks") with normalised steps of 1.5 radius / steps from the image itself, projected onto the
+    ball and onto [0, 1]. Only the image needs a gradient, so the weights are frozen meanwhile; the
+    model's mode is the caller's choice (batch norm in training mode moves its statistics).
+    """
+    frozen = [p for p in model.parameters() if p.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        moved = images
+        for _ in range(steps):
+            moved = moved.detach().requires_grad_()
+            with torch.enable_grad():
+                loss = cross_entropy(model(moved).float(), labels, reduction="sum")
+                (slope,) = torch.autograd.grad(loss, moved)
+            length = slope.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
+            away = moved.detach() + 1.5 * radius / steps * slope / length - images
+            far = away.flatten(1).norm(dim=1)[:, None, None, None]
+            moved = (images + away * (radius / far.clamp(min=radius))).clamp(0, 1)
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+    return moved.detach()
 
 
 def _mixed(*numbers: int) -> int:
@@ -254,6 +289,9 @@ def run_epoch(
         pictures = relight(pictures, drawn.brightness[mine], drawn.contrast[mine])
         pictures = pictures.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            if recipe.attack_radius:
+                radius, tries = recipe.attack_radius, recipe.attack_steps
+                pictures = adversarial(model, pictures, labels[picked], radius=radius, steps=tries)
             logits = model(pictures).float()
         loss = cross_entropy(logits, labels[picked], label_smoothing=recipe.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
@@ -397,8 +435,9 @@ def evaluate(
     """Accuracy and mean cross-entropy, and what they have to be read with.
 
     Returns:
-        accuracy, loss, n (images), classes, chance (1 / classes), majority (accuracy of always
-        answering the most frequent class), absent (names of classes without an image).
+        accuracy, balanced (the mean of the classes' accuracies, each class counting the same),
+        loss, n (images), classes, chance (1 / classes), majority (accuracy of always answering the
+        most frequent class), absent (names of classes without an image).
 
     Raises:
         ValueError: no images, or the model has not one output per class.
@@ -408,8 +447,12 @@ def evaluate(
     if logits.shape[1] != classes:
         raise ValueError(f"the model has {logits.shape[1]} outputs for {classes} classes")
     counts = images.counts()
+    right = (logits.argmax(1) == images.labels).double()
     return {
-        "accuracy": (logits.argmax(1) == images.labels).double().mean().item(),
+        "accuracy": right.mean().item(),
+        "balanced": torch.stack([right[images.labels == k].mean() for k in images.labels.unique()])
+        .mean()
+        .item(),
         "loss": cross_entropy(logits, images.labels).item(),
         "n": len(images),
         "classes": classes,
@@ -419,7 +462,20 @@ def evaluate(
     }
 
 
-@stage(version=1)
+def settled(recipe: Recipe) -> Recipe:
+    """The recipe with "quick" precision replaced by the one this machine is quick in.
+
+    Processors without bfloat16 instructions imitate them, which is slower than float32. Trainings
+    in different precisions are different results, so this goes before the store's key.
+    """
+    if recipe.precision != "quick":
+        return recipe
+    known = getattr(torch.cpu, "get_capabilities", dict)()  # torch before 2.10 cannot tell
+    quick = torch.cuda.is_available() or known.get("avx512_bf16") or known.get("amx_bf16")
+    return replace(recipe, precision="bfloat16" if quick else "float32")
+
+
+@stage(version=2)
 def fit_network(
     config: Mapping[str, Any],
     inputs: Mapping[str, ImageSet],
@@ -466,7 +522,7 @@ def trained(
     config = {
         "architecture": architecture,
         "classes": len(train.class_names),
-        "recipe": asdict(recipe),
+        "recipe": asdict(settled(recipe)),
         "seed": seed,
     }
     inputs = {"train": train} | ({} if validation is None else {"validation": validation})

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -227,3 +227,265 @@ def test_text_is_legible_when_projected():
         plt.rcParams[size] >= 10
         for size in ("font.size", "xtick.labelsize", "ytick.labelsize", "legend.fontsize")
     )
+
+
+def table(r, c, size=8):
+    return noise(r * c, size).view(r, c, 3, size, size)
+
+
+def drawn_texts(fig):
+    """Every text with its box in pixels."""
+    fig.draw_without_rendering()
+    renderer = fig.canvas.get_renderer() if hasattr(fig.canvas, "get_renderer") else None
+    return {t.get_text(): t.get_window_extent(renderer) for t in fig.texts if t.get_text()}
+
+
+@pytest.mark.parametrize(
+    ("r", "c", "size", "cell"), [(4, 9, 64, 128), (3, 3, 64, 384), (4, 5, 64, 192)]
+)
+def test_picture_table_enlarges_small_pictures_by_a_whole_number(r, c, size, cell):
+    names = [f"background {i}, robust" for i in range(r)]
+    fig = figures.picture_table(table(r, c, size), names, ["grasshopper"] * c)
+    width, height = np.array(fig.get_size_inches()) * figures.DPI
+    assert width == pytest.approx(figures.WIDTH * figures.DPI)
+    for ax in fig.axes:
+        box = ax.get_position()
+        assert (box.width * width, box.height * height) == pytest.approx((cell, cell))
+        edges = np.array([box.x0 * width, box.y0 * height])
+        assert edges == pytest.approx(edges.round(), abs=1e-6)  # crisp: on whole pixels
+
+
+@pytest.mark.parametrize("c", [3, 5, 9])
+def test_picture_table_fits_large_pictures_to_the_page(c):
+    fig = figures.picture_table(table(1, c, 256), ["a"], list("abcdefghi")[:c])
+    boxes = [ax.get_position() for ax in fig.axes]
+    assert 0.98 < max(box.x1 for box in boxes) <= 1
+    assert len({round(box.width, 9) for box in boxes}) == 1
+    assert all(ax.images[0].get_interpolation() == "antialiased" for ax in fig.axes)
+
+
+def test_picture_table_shows_each_picture_in_its_cell_and_leaves_absent_cells_empty():
+    pictures = table(2, 3)
+    absent = torch.tensor([[False, True, False], [False, False, False]])
+    marks = [["m00", "", "m02"], ["m10", "m11", "m12"]]
+    fig = figures.picture_table(pictures, ["r0", "r1"], list("xyz"), absent=absent, marks=marks)
+    at = {text.get_text(): text.get_position() for text in fig.texts}
+    assert len(fig.axes) == 6
+    for i, j in np.ndindex(2, 3):
+        ax = fig.axes[3 * i + j]
+        assert len(ax.images) == (not absent[i, j])
+        assert len(ax.patches) == 1  # the frame
+        box = ax.get_position()
+        assert box.y0 < at[f"r{i}"][1] < box.y1
+        assert at["xyz"[j]][0] == pytest.approx((box.x0 + box.x1) / 2)
+        assert at[f"r{i}"][0] < box.x0
+        if not absent[i, j]:
+            shown = np.asarray(ax.images[0].get_array())
+            assert (shown == pictures[i, j].permute(1, 2, 0).numpy()).all()
+            assert box.y0 - 0.1 < at[f"m{i}{j}"][1] < box.y0
+    assert "m01" not in at
+
+
+@pytest.mark.parametrize("c", [3, 9])
+def test_marks_are_legible_and_stay_within_their_columns(c):
+    long = [[f"the {i} {j} hippopotamus of the northern lakes" for j in range(c)] for i in range(2)]
+    fig = figures.picture_table(table(2, c, 64), ["a", "b"], ["grasshopper"] * c, marks=long)
+    assert min(text.get_fontsize() for text in fig.texts) >= 7
+    boxes = {text: box for text, box in drawn_texts(fig).items() if text.startswith("the ")}
+    assert len(boxes) == 2 * c
+    assert all(text.endswith("…") for text in boxes)
+    for (text, box), (_, after) in zip(boxes.items(), list(boxes.items())[1:], strict=False):
+        assert box.x1 <= after.x0 or after.y1 < box.y0, text
+
+
+def test_groups_stand_apart_at_the_far_left():
+    names = [f"row {i}" for i in range(5)]
+    groups = {"plain": 2, "robust": 3}
+    fig = figures.picture_table(table(5, 4), names, list("abcd"), groups=groups)
+    y0 = [fig.axes[4 * i].get_position().y0 for i in range(5)]
+    steps = -np.diff(y0)
+    assert steps[[0, 2, 3]] == pytest.approx(steps[0])
+    assert steps[1] > steps[0] * 1.01
+    at = {text.get_text(): text.get_position() for text in fig.texts}
+    assert at["plain"][0] == at["robust"][0] < at["row 0"][0]
+    assert y0[1] < at["plain"][1] < y0[0] + steps[0]
+    assert at["robust"][1] < y0[1]
+
+
+@settings(max_examples=25)
+@given(
+    r=st.integers(1, 3),
+    c=st.integers(1, 10),
+    size=st.sampled_from([1, 64, 300]),
+    headline=st.booleans(),
+)
+def test_a_picture_table_keeps_everything_on_the_page(r, c, size, headline):
+    fig = figures.picture_table(
+        table(r, c, size),
+        ["mixed backgrounds, robust"] * r,
+        ["sailing boat"] * c,
+        headline="Headline" if headline else None,
+        groups={"a group with a long name": r},
+    )
+    page = fig.bbox
+    boxes = [*drawn_texts(fig).values(), *(ax.get_window_extent() for ax in fig.axes)]
+    for box in boxes:
+        assert min(box.x0, box.y0) >= -1
+        assert (box.x1, box.y1) <= (page.x1 + 1, page.y1 + 1)
+    plt.close(fig)
+
+
+def test_picture_table_names_what_does_not_fit():
+    pictures = table(2, 3)
+    with pytest.raises(ValueError, match="1 row names and 3 column names"):
+        figures.picture_table(pictures, ["a"], list("abc"))
+    with pytest.raises(ValueError, match="marks must be 2 rows of 3"):
+        figures.picture_table(pictures, list("ab"), list("abc"), marks=[["x"] * 3])
+    for groups in ({"all": 1}, {"all": 2, "none": 0}):
+        with pytest.raises(ValueError, match="for a table of 2 rows"):
+            figures.picture_table(pictures, list("ab"), list("abc"), groups=groups)
+    with pytest.raises(ValueError, match="has no picture"):
+        figures.picture_table(pictures[:0], [], list("abc"))
+    with pytest.raises((ValueError, TypeError)):  # the annotation is checked first, here
+        wrong = torch.zeros(3, 2, dtype=torch.bool)
+        figures.picture_table(pictures, list("ab"), list("abc"), absent=wrong)
+
+
+def points(ax):
+    """(x, y) of each marked point, in drawing order."""
+    return [tuple(p) for marks in ax.collections for p in marks.get_offsets().tolist()]
+
+
+def key(fig):
+    return [text.get_text() for text in fig.legends[0].get_texts()]
+
+
+def test_dots_show_every_value_the_mean_and_the_papers_numbers_in_lanes():
+    fig = figures.dots(
+        {"black": {"plain": [1.0, 2.0, 6.0], "robust": [4.0]}, "mixed": {"robust": [5.0]}},
+        label="accuracy (%)",
+        chance=0.5,
+        published={"mixed": 8.0},
+        intervals={"black": {"plain": (2.5, 3.5)}},
+    )
+    ax = fig.axes[0]
+    found = points(ax)
+    assert [x for x, _ in found] == [3, 1, 2, 6, 4, 5, 8]  # mean, then its values
+    lanes = [y for _, y in found]
+    assert len(set(lanes[:4])) == 1  # the mean among its values
+    assert lanes[0] < lanes[4] < 0.5 < lanes[5] < lanes[6] < 1.5
+    assert lanes[5] - lanes[4] == pytest.approx(1)  # robust has one lane in each row
+    assert any(list(line.get_xdata()) == [2.5, 3.5] for line in ax.lines)
+    assert any(list(line.get_xdata()) == [0.5, 0.5] for line in ax.lines)
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["black", "mixed"]
+    assert key(fig) == ["plain (mean)", "robust (mean)", "single value", "paper", "chance"]
+
+
+def test_dots_of_single_values_have_one_mark_each_and_series_differ_in_colour_and_shape():
+    fig = figures.dots({"row": {name: [1.0] for name in "abcd"}}, label="x")
+    marks = fig.axes[0].collections
+    assert len(marks) == 4
+    assert len({tuple(m.get_facecolor()[0]) for m in marks}) == 4
+    assert len({m.get_paths()[0].vertices.tobytes() for m in marks}) == 4
+    assert key(fig) == list("abcd")
+
+
+@pytest.mark.parametrize(
+    ("values", "more", "message"),
+    [
+        ({}, {}, "no values"),
+        ({"a": {}}, {}, "no values"),
+        ({"a": {"s": []}}, {}, "one or more finite"),
+        ({"a": {"s": [1.0, float("nan")]}}, {}, "one or more finite"),
+        ({"a": {name: [1.0] for name in "vwxyz"}}, {}, "5 series"),
+        ({"a": {"s": [1.0]}}, {"published": {"b": 1.0}}, "'b', which has no row"),
+        ({"a": {"s": [1.0]}}, {"published": {"a": float("nan")}}, "not finite"),
+        ({"a": {"s": [1.0]}}, {"intervals": {"a": {"t": (0.0, 1.0)}}}, "'t', which has no value"),
+        ({"a": {"s": [1.0]}}, {"intervals": {"b": {"s": (0.0, 1.0)}}}, "'b', 's'"),
+    ],
+)
+def test_dots_name_what_cannot_be_drawn(values, more, message):
+    with pytest.raises(ValueError, match=message):
+        figures.dots(values, label="accuracy", **more)
+
+
+def test_panels_share_rows_colours_and_one_key():
+    fig = figures.dots_panels(
+        {
+            "first": {"a": {"plain": [1.0]}, "b": {"plain": [2.0], "robust": [3.0]}},
+            "second": {"b": {"robust": [7.0]}},
+            "third": {"c": {"plain": [9.0]}},
+        },
+        chances={"second": 5.0},
+        columns=2,
+    )
+    assert [ax.get_title("left") for ax in fig.axes] == ["first", "second", "third"]
+    assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == ["a", "b", "c"]
+    assert [ax.get_ylim() for ax in fig.axes] == [(2.5, -0.5)] * 3
+    (_, _, (x, y)), ((u, v),) = points(fig.axes[0]), points(fig.axes[1])
+    assert (x, u) == (3, 7)
+    assert y == v  # robust in row b, in either panel
+    colour = fig.axes[0].collections[2].get_facecolor()
+    assert (fig.axes[1].collections[0].get_facecolor() == colour).all()
+    chance = [any(list(ln.get_xdata()) == [5.0, 5.0] for ln in ax.lines) for ax in fig.axes]
+    assert chance == [False, True, False]
+    assert key(fig) == ["plain", "robust", "chance"]
+    assert len(fig.legends) == 1
+
+
+def test_panels_name_what_cannot_be_drawn():
+    good = {"a": {"row": {"s": [1.0]}}}
+    with pytest.raises(ValueError, match="0 series"):
+        figures.dots_panels({})
+    with pytest.raises(ValueError, match="'b' has no values"):
+        figures.dots_panels({**good, "b": {}})
+    with pytest.raises(ValueError, match="'z', which has no panel"):
+        figures.dots_panels(good, chances={"z": 1.0})
+    with pytest.raises(ValueError, match="columns=0"):
+        figures.dots_panels(good, columns=0)
+
+
+def test_lines_are_named_at_their_ends_or_in_a_key_where_the_names_would_collide():
+    apart = figures.lines([0, 1], {"a": [0, 1], "b": [0, 5]}, xlabel="x", ylabel="y")
+    names = {t.get_text(): t.xy for t in apart.axes[0].texts}
+    assert names == {"a": (1, 1), "b": (1, 5)}
+    assert not apart.legends
+    close = figures.lines([0, 1], {"a": [0, 1], "b": [5, 1.01]}, xlabel="x", ylabel="y")
+    assert key(close) == ["a", "b"]
+    assert not close.axes[0].texts
+    unfinished = figures.lines(
+        [0, 1], {"a": [0, 1], "b": [5, float("nan")]}, xlabel="x", ylabel="y"
+    )
+    assert key(unfinished) == ["a", "b"]
+
+
+def test_eight_lines_differ_in_colour_and_dashes_unless_told_otherwise():
+    series = {f"line {i}": [1, 1 + i] for i in range(8)}
+    drawn = figures.lines([0, 1], series, xlabel="x", ylabel="y", log=True).axes[0]
+    assert drawn.get_yscale() == "log"
+    assert len({ln.get_color() for ln in drawn.lines}) == 8
+    assert len({str(ln._dash_pattern) for ln in drawn.lines}) == 8
+    styles = {"line 0": "blue :", "line 1": "blue --", "line 2": "-"}
+    drawn = figures.lines([0, 1], series, xlabel="x", ylabel="y", styles=styles).axes[0]
+    assert [ln.get_color() for ln in drawn.lines[:2]] == [figures.PALETTE["blue"]] * 2
+    assert [ln.get_linestyle() for ln in drawn.lines[:3]] == [":", "--", "-"]
+
+
+@pytest.mark.parametrize(
+    ("x", "series", "more", "message"),
+    [
+        ([0, 1], {}, {}, "0 lines"),
+        ([], {"a": []}, {}, "1 lines of 0 values"),
+        ([0], {str(i): [1] for i in range(9)}, {}, "9 lines"),
+        ([0, 1], {"a": [1]}, {}, "1 values for 2 of x"),
+        ([1, 1], {"a": [1, 2]}, {}, "increase"),
+        ([0, 1], {"a": [float("nan")] * 2}, {}, "no finite value"),
+        ([0, 1], {"a": [0, 1]}, {"log": True}, "values of 0 or less"),
+        ([0, 1], {"a": [0, 1]}, {"styles": {"b": "-"}}, "'b', which has no line"),
+        ([0, 1], {"a": [0, 1]}, {"styles": {"a": "pink -"}}, "style 'pink -'"),
+        ([0, 1], {"a": [0, 1]}, {"styles": {"a": ""}}, "style ''"),
+    ],
+)
+def test_lines_name_what_cannot_be_drawn(x, series, more, message):
+    with pytest.raises(ValueError, match=message):
+        figures.lines(x, series, xlabel="x", ylabel="y", **more)

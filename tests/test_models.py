@@ -10,9 +10,16 @@ import torchvision
 from torch import nn
 
 from helpers import models
-from helpers.models import build, embed, names, pretrained, with_last_layer
+from helpers.models import build, embed, names, pretrained, pretrained_segmenter, with_last_layer
 
-LIGHT = ("slim_resnet18", "slim_resnet10", "squeezenet1_1", "timm:test_resnet", "timm:test_vit")
+LIGHT = (
+    "slim_resnet18",
+    "slim_resnet10",
+    "slim_vgg6",
+    "squeezenet1_1",
+    "timm:test_resnet",
+    "timm:test_vit",
+)
 WEIGHTS = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1
 FILE = "squeezenet1_1-b8a52dc0.pth"
 
@@ -22,7 +29,7 @@ def images(n: int = 2, size: int = 64) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "name", ["slim_resnet18", "squeezenet1_1", "timm:test_resnet", "googlenet"]
+    "name", ["slim_resnet18", "slim_vgg6", "squeezenet1_1", "timm:test_resnet", "googlenet"]
 )
 def test_same_seed_same_weights_and_the_global_random_state_is_left_alone(name):
     before = torch.get_rng_state()
@@ -98,6 +105,37 @@ def test_slim_networks_see_64_pixels_at_4_by_4_without_a_strided_convolution():
     assert sum(len(getattr(model.network, f"layer{i}")) for i in (1, 2, 3, 4)) == 8
 
 
+def test_slim_resnets_start_at_full_resolution_and_reduce_by_averages_only():
+    network = build("slim_resnet10", 3, seed=0).network
+    assert [*dict(network.named_children())][:5] == ["conv1", "bn1", "relu", "pool1", "layer1"]
+    assert network.conv1.kernel_size == (3, 3) and network.conv1.bias is None
+    reducing = [m for m in network.modules() if type(m).__name__.endswith("Pool2d")]
+    assert [type(m) for m in reducing] == [nn.AvgPool2d] * 4 + [nn.AdaptiveAvgPool2d]
+    assert sum(len(getattr(network, f"layer{i}")) for i in (1, 2, 3, 4)) == 4
+    with torch.no_grad():  # no block starts as its shortcut
+        inside = torch.rand(1, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+        assert not torch.allclose(network.layer1[0](inside), inside, atol=0.1)
+
+
+def test_the_slim_vgg_is_plain_and_sees_64_pixels_at_4_by_4():
+    network = build("slim_vgg6", 5, seed=0).eval().network
+    layers = list(network)
+    convolutions = [m for m in layers if isinstance(m, nn.Conv2d)]
+    assert [m.out_channels for m in convolutions] == [16, 32, 64, 128, 128]
+    assert all(m.kernel_size == (3, 3) and m.stride == (1, 1) for m in convolutions)
+    assert sum(isinstance(m, nn.MaxPool2d) for m in layers) == 4
+    assert not any(isinstance(m, models.Residual) for m in network.modules())
+    assert network[:19](images()).shape == (2, 128, 4, 4)
+
+
+@pytest.mark.parametrize("name", ["slim_resnet10", "slim_vgg6"])
+def test_slim_networks_start_with_convolutions_that_keep_the_gradients_scale(name):
+    for layer in build(name, 3, seed=0).modules():
+        if isinstance(layer, nn.Conv2d):
+            fan_out = layer.out_channels * layer.kernel_size[0] ** 2
+            assert layer.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.1)
+
+
 def checkerboard(model: nn.Module, stride: int) -> float:
     """Energy of the gradient's mean size per position, at the frequencies of a grid of `stride`.
 
@@ -122,6 +160,7 @@ def test_gradients_of_slim_networks_show_no_stride(seed):
     ("name", "last"),
     [
         ("slim_resnet18", "fc"),
+        ("slim_vgg6", "21"),
         ("googlenet", "fc"),
         ("mobilenet_v3_small", "classifier.3"),
         ("timm:test_resnet", "fc"),
@@ -262,3 +301,64 @@ def test_a_new_last_layer_answers_on_what_the_old_one_saw():
         with_last_layer(model, torch.zeros(3, 7), bias)
     with pytest.raises(ValueError, match="is not linear"):
         with_last_layer(nn.Conv2d(3, 3, 1), weight, bias)
+
+
+SEGMENTER = torchvision.models.segmentation.LRASPP_MobileNet_V3_Large_Weights
+SEGMENTER_FILE = "lraspp_mobilenet_v3_large-d234d4ea.pth"
+
+
+@pytest.fixture
+def segmenter_home(tmp_path):
+    """A folder with a segmenter's weights that are not the official ones."""
+    folder = tmp_path / "home" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = torchvision.models.segmentation.lraspp_mobilenet_v3_large(weights_backbone=None)
+    torch.save(network.state_dict(), folder / SEGMENTER_FILE)
+    return tmp_path / "home"
+
+
+def test_a_segmenter_has_the_files_weights_behind_its_normalisation(elsewhere, segmenter_home):
+    cache = torch.hub.get_dir()
+    member = SEGMENTER.COCO_WITH_VOC_LABELS_V1
+    for weights in (member, str(member)):
+        model = pretrained_segmenter(weights, torch_home=segmenter_home)
+        expected = torch.load(segmenter_home / "hub" / "checkpoints" / SEGMENTER_FILE)
+        assert all(torch.equal(v, expected[k]) for k, v in model.network.state_dict().items())
+        assert not any(module.training for module in model.modules())
+    pictures = images()
+    with torch.no_grad():
+        scores = model(pictures)["out"]
+        by_hand = (pictures - model.normalise.mean) / model.normalise.std
+        assert torch.equal(scores, model.network(by_hand)["out"])
+    assert scores.shape == (2, 21, 64, 64)
+    assert model.normalise.mean.flatten().tolist() == pytest.approx(models.IMAGENET_MEAN)
+    assert torch.hub.get_dir() == cache and not elsewhere.exists()
+    (segmenter_home / "hub" / "checkpoints" / SEGMENTER_FILE).write_bytes(
+        pickle.dumps(Harmful(), protocol=2)
+    )
+    with pytest.raises(ValueError, match="does not hold the weights LRASPP"):
+        pretrained_segmenter(member, torch_home=segmenter_home)
+
+
+def test_without_a_segmenters_file_the_message_says_what_to_fetch(elsewhere, tmp_path):
+    member = SEGMENTER.COCO_WITH_VOC_LABELS_V1
+    place = tmp_path / "hub" / "checkpoints" / SEGMENTER_FILE
+    with pytest.raises(FileNotFoundError, match=f"{place}.*fetch {member.url}"):
+        pretrained_segmenter(member, torch_home=tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"{elsewhere / SEGMENTER_FILE}.*fetch"):
+        pretrained_segmenter(member)
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ("LRASPP_MobileNet_V3_Large_Weights.DEFAULT", "do not say which.*COCO_WITH_VOC_LABELS_V1"),
+        ("LRASPP_MobileNet_V3_Large_Weights.COCO_V1", "did you mean LRASPP_MobileNet"),
+        (WEIGHTS, "not of a network for segmentation"),
+    ],
+)
+def test_a_segmenters_weights_have_to_be_named_in_full(weights, says):
+    with pytest.raises(ValueError, match=says):
+        pretrained_segmenter(weights)

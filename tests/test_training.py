@@ -20,6 +20,7 @@ from helpers.store import Store
 from helpers.training import (
     Geometry,
     Recipe,
+    adversarial,
     draw_epoch,
     evaluate,
     fit,
@@ -191,6 +192,8 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
         {"schedule": "one"},
         {"augmentations": ("flip", "rotate")},
         {"precision": "float16"},
+        {"attack_radius": -0.1},
+        {"attack_steps": 0},
     ],
 )
 def test_recipes_refuse_values_that_make_no_sense(wrong):
@@ -297,6 +300,118 @@ def test_relight_keeps_black_black_without_contrast_and_stays_in_range():
     assert (brighter[:, :, :4] == 0).all() and brighter.max() == 1
     flat = relight(images, ones, ones * 0)
     assert torch.allclose(flat, images.mean((1, 2, 3), keepdim=True).expand_as(flat))
+
+
+def literal_attack(model, images, labels, radius, steps):
+    """Image by image: a step along the gradient, back onto the ball, back into [0, 1]."""
+    moved = images.clone()
+    for i in range(len(images)):
+        for _ in range(steps):
+            now = moved[i].clone().requires_grad_()
+            loss = nn.functional.cross_entropy(model(now[None]), labels[i : i + 1])
+            (slope,) = torch.autograd.grad(loss, now)
+            away = moved[i] + 1.5 * radius / steps * slope / slope.norm() - images[i]
+            away = away * min(1.0, radius / away.norm().item())
+            moved[i] = (images[i] + away).clamp(0, 1)
+    return moved
+
+
+@pytest.mark.parametrize(("radius", "steps"), [(0.5, 1), (1.0, 2), (2.0, 5)])
+def test_an_attack_equals_a_literal_one_image_by_image(radius, steps):
+    model, data = small().eval(), stripes(9, 0)
+    images = data.to_float()
+    found = adversarial(model, images, data.labels, radius=radius, steps=steps)
+    expected = literal_attack(model, images, data.labels, radius, steps)
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert not found.requires_grad and torch.equal(images, data.to_float())
+
+
+@given(seed=st.integers(0, 99), radius=st.floats(0.01, 20), steps=st.integers(1, 4))
+def test_attacked_images_stay_in_the_ball_and_in_range_and_raise_the_loss(seed, radius, steps):
+    model, data = small(seed).eval(), stripes(6, seed)
+    images = data.to_float()
+    found = adversarial(model, images, data.labels, radius=radius, steps=steps)
+    assert found.min() >= 0 and found.max() <= 1
+    moved = (found - images).flatten(1).norm(dim=1)
+    assert (moved <= radius * 1.0001 + 1e-6).all() and (moved > 0).all()
+    with torch.no_grad():
+        losses = [nn.functional.cross_entropy(model(x), data.labels) for x in (images, found)]
+    assert losses[1] > losses[0]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_attack_leaves_the_weights_their_flags_gradients_and_the_mode(fails):
+    model, data = small().train(), stripes(6, 0)
+    model[0].weight.requires_grad_(False)
+    model[-1].weight.grad = torch.ones_like(model[-1].weight)
+    weights = [p.clone() for p in model.parameters()]
+    labels = data.labels + 9 * fails
+    if fails:
+        with pytest.raises(IndexError):
+            adversarial(model, data.to_float(), labels, radius=1.0)
+    else:
+        with torch.no_grad():  # may be called from where gradients are off
+            adversarial(model, data.to_float(), labels, radius=1.0)
+    assert [p.requires_grad for p in model.parameters()] == [False] + [True] * 5
+    assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
+    assert (model[-1].weight.grad == 1).all() and model[1].weight.grad is None
+    assert all(module.training for module in model.modules())
+
+
+def test_where_the_loss_is_flat_an_attack_moves_nothing():
+    model, data = small().eval(), stripes(6, 0)
+    nn.init.zeros_(model[-1].weight)
+    found = adversarial(model, data.to_float(), data.labels, radius=1.0)
+    assert torch.equal(found, data.to_float())
+
+
+def test_training_against_attacks_is_reproducible_and_resumes(tmp_path, monkeypatch):
+    data, recipe = stripes(20, 0), replace(QUICK, attack_radius=1.0, attack_steps=2)
+    whole, again, plain, other, cut = (small() for _ in range(5))
+    history = fit(whole, data, recipe, seed=0, progress=False)
+    fit(again, data, recipe, seed=0, progress=False)
+    fit(plain, data, QUICK, seed=0, progress=False)
+    fit(other, data, replace(recipe, attack_steps=1), seed=0, progress=False)
+    assert same(whole, again)
+    assert not same(whole, plain) and not same(whole, other)
+
+    save, saves, file = training._save, iter([True, False]), tmp_path / "checkpoint.pt"
+
+    def interrupted(*state):
+        if not next(saves):
+            raise KeyboardInterrupt
+        save(*state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fit(cut, data, recipe, seed=0, checkpoint=file, progress=False)
+    cut = small(seed=5)  # other weights: only the checkpoint can make them right
+    resumed = fit(cut, data, recipe, seed=0, checkpoint=file, progress=False)
+    assert same(whole, cut) and resumed.train_loss == history.train_loss
+    with pytest.raises(ValueError, match="another training"):
+        fit(small(), data, QUICK, seed=0, checkpoint=file, progress=False)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_every_weight_still_learns_from_attacked_images(precision):
+    recipe = replace(QUICK, epochs=1, weight_decay=0.0, attack_radius=1.0, precision=precision)
+    before, model = small(), small()
+    fit(model, stripes(20, 0), recipe, seed=0, progress=False)
+    pairs = list(zip(before.parameters(), model.parameters(), strict=True))
+    # the bias in front of a batch norm changes nothing
+    assert not any(torch.equal(a, b) for k, (a, b) in enumerate(pairs) if k != 1)
+
+
+def test_training_against_attacks_withstands_them_better():
+    data, recipe = stripes(96, 0), replace(QUICK, epochs=12, augmentations=())
+    fresh, losses = stripes(48, 1), []
+    for radius in (0.0, 1.5):
+        model = small()
+        fit(model, data, replace(recipe, attack_radius=radius), seed=0, progress=False)
+        attacked = adversarial(model, fresh.to_float(), fresh.labels, radius=1.5, steps=4)
+        losses.append(nn.functional.cross_entropy(model(attacked), fresh.labels).item())
+    assert losses[1] < losses[0]
 
 
 def test_predict_is_eval_whatever_the_batch_size_and_keeps_the_mode():

@@ -10,6 +10,7 @@ however many workers: everything random in it comes from (seed, index).
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -80,9 +81,12 @@ class World:
         options = {"tie": self.tie, "backdrop": backdrop, "hide": tuple(hide)}
         # an empty request still draws one empty chunk: a set with all its fields and no rows
         chunks = [indices[i : i + _CHUNK] for i in range(0, len(indices), _CHUNK)] or [[]]
-        drawn = Parallel(n_jobs=workers)(
-            delayed(render_many)(self.seed, chunk, self.size, **options) for chunk in chunks
-        )
+        with warnings.catch_warnings():
+            # joblib renews workers whose memory has grown, with the same scenes, and says so
+            warnings.filterwarnings("ignore", message="A worker stopped")
+            drawn = Parallel(n_jobs=workers)(
+                delayed(render_many)(self.seed, chunk, self.size, **options) for chunk in chunks
+            )
         images, masks, parts, boxes, labels, places, views = (
             torch.from_numpy(np.concatenate(column)) for column in zip(*drawn, strict=True)
         )

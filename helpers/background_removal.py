@@ -1,0 +1,554 @@
+"""Paper 1's experiment: one network on four backgrounds, and what each network paints.
+
+    study = assemble(course)
+    networks = study.run(study.variants())
+    networks[Variant("black")].pictures["grey"]  # one per class
+
+Each network is trained, examined, made to paint and judged in one go, in a process of its own; all
+four results are kept in the store. The judges are networks of another architecture that never see
+what the others were trained on. "Targeted Background Removal Creates Interpretable Feature
+Visualizations" trains four networks once and judges by eye; seeds, judges, starting images, robust
+training and other masks go beyond it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+from torchvision.transforms.functional import gaussian_blur
+from tqdm import tqdm
+
+from helpers import backgrounds, models, saliency, training
+from helpers import feature_visualization as fv
+from helpers.budget import BackgroundStudy, Recipe
+from helpers.course import Course
+from helpers.feature_visualization import Ascent
+from helpers.imageset import ImageSet
+from helpers.parallel import each
+from helpers.scenes import abstract
+from helpers.scenes.world import source_digest
+from helpers.store import Result, Stage, Store, stage
+
+BACKGROUNDS = tuple(backgrounds.TRAINING_SETS)  # standard, black, noise, mixed
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One network of the study."""
+
+    background: str  # one of BACKGROUNDS
+    seed: int = 0  # of the weights, the order, the noise and the half that is black
+    init: str = "scratch"
+    robust: bool = False  # small adversarial training
+    masks: str = "true"  # which masks remove the background: true, grabcut or attribution
+
+
+@dataclass(frozen=True)
+class Climb:
+    """One way to paint: where from, and how."""
+
+    start: str
+    how: Ascent
+
+
+def climbs(study: BackgroundStudy, variant: Variant) -> dict[str, Climb]:
+    """What a network paints. The regularisers are shown for the first plain networks only."""
+    l2 = Ascent(l2=study.l2)
+    length = study.norm * (3 * study.size**2) ** 0.5
+    painted = {kind: Climb(kind, l2) for kind in fv.STARTS}
+    painted["equal norm"] = Climb("grey", Ascent(l2=0, norm=length))
+    if variant.init == study.inits[0] and not variant.robust:
+        painted["nothing"] = Climb("grey", Ascent(l2=0))
+    if variant == Variant(variant.background, init=study.inits[0]):
+        painted |= {
+            "jitter": Climb("grey", replace(l2, jitter=study.size // 16)),
+            "noise added": Climb("grey", replace(l2, noise=0.1)),
+            "smooth": Climb("grey", replace(l2, smoothness=study.l2)),
+            "all three": Climb(
+                "grey", replace(l2, jitter=study.size // 16, noise=0.1, smoothness=study.l2)
+            ),
+        }
+    return painted
+
+
+@dataclass(frozen=True)
+class Studied:
+    """Everything known of one network."""
+
+    variant: Variant
+    network: Result = field(repr=False)
+    marks: dict[str, dict[str, Any]] = field(repr=False)  # by exam; "own": its training images
+    pictures: dict[str, Tensor] = field(repr=False)  # by climb: (classes, 3, h, w), uint8
+    scores: pd.DataFrame = field(repr=False)  # a row per climb and class
+
+
+# ---------------------------------------------------------------- four stages, run in this order
+
+
+@stage(version=1)
+def fit_variant(
+    config: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    work: Path,
+    *,
+    study: Study,
+    variant: Variant,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Train one network. Returns its weights, and its history and how it fits its own images."""
+    shown = study.shown_to(variant)
+    model = models.build(config["architecture"], len(shown.class_names), seed=variant.seed)
+    if variant.init == "pretrained":
+        models.load_features(model, study.pretrained[0])
+    history = training.fit(
+        model,
+        shown,
+        Recipe.from_config(config["recipe"]),
+        seed=variant.seed,
+        checkpoint=work / "checkpoint.pt",
+        device=study.device,
+        progress=False,
+    )
+    own = training.evaluate(model, shown, device=study.device)
+    return model.state_dict(), {"history": asdict(history), "own": own}
+
+
+@stage(version=1)
+def examine(
+    config: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    work: Path,
+    *,
+    study: Study,
+    model: nn.Module,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Accuracy on every exam, and once more on validation with batch-norm statistics taken from
+    unmodified training images: what is then still missing is the features'."""
+    device = study.device
+    marks = {name: training.evaluate(model, e, device=device) for name, e in study.exams.items()}
+    renewed = with_statistics_of(model, study.train, device=device)
+    marks["new statistics"] = training.evaluate(renewed, study.exams["validation"], device=device)
+    return {}, marks
+
+
+@stage(version=1)
+def paint(
+    config: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    work: Path,
+    *,
+    study: Study,
+    variant: Variant,
+    model: nn.Sequential,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """One picture per class and climb, as uint8: what is judged is what is seen."""
+    shown = study.shown_to(variant)
+    classes, painted = len(shown.class_names), {}
+    plans = climbs(study.budget, variant)
+    for how in {climb.how for climb in plans.values()}:  # one batch for all that climb alike
+        names = [name for name, climb in plans.items() if climb.how == how]
+        begins = [fv.starts(plans[n].start, classes, shown, seed=variant.seed) for n in names]
+        targets = torch.arange(classes, device=study.device).repeat(len(names))
+        begun = torch.cat(begins).to(study.device)
+        ended = fv.ascend(model, targets, begun, how, seed=variant.seed)
+        for name, begin, end in zip(names, begins, ended.split(classes), strict=True):
+            painted[name], painted[name + _START] = _as_bytes(end), _as_bytes(begin)
+    return painted, {}
+
+
+_START = ": start"
+
+
+def _as_bytes(images: Tensor) -> Tensor:
+    return (images * 255).round().byte().cpu()
+
+
+@stage(version=1)
+def score(
+    config: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    work: Path,
+    *,
+    study: Study,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Every score of every picture: per climb a tensor (classes, scores), and the scores' names."""
+    painted, device = inputs["pictures"].tensors, study.device
+    names = [name for name in painted if not name.endswith(_START)]
+    pictures, begins = (
+        torch.cat([painted[name + end] for name in names]).to(device).float() / 255
+        for end in ("", _START)
+    )
+    targets = torch.arange(len(study.real.class_names), device=device).repeat(len(names))
+    found = {}
+    for name, (judge, _) in study.judges.items():
+        said = fv.judged(judge, pictures, targets)
+        found |= {f"{what}: {name}": values for what, values in said.items()}
+        found[f"distance: {name}"] = fv.feature_distance(judge, pictures, targets, study.real)
+    found["high frequency"] = fv.high_frequency(pictures)
+    found["total variation"] = fv.total_variation(pictures)
+    moved = (pictures - begins).abs().mean(1)
+    for by in ("colour", "pattern"):
+        traced = fv.origin(pictures, targets, study.real, painted=moved, by=by)
+        found[f"object {by}"] = traced.on_object
+    found["parts"] = (traced.parts[:, 1:] > 0.05).sum(1)
+    table = torch.stack([values.float().cpu() for values in found.values()], 1)
+    rows = table.split(len(study.real.class_names))
+    return dict(zip(names, rows, strict=True)), {"scores": list(found)}
+
+
+def with_statistics_of(
+    model: nn.Module, images: ImageSet, *, device: torch.device | str = "cpu", most: int = 2_048
+) -> nn.Module:
+    """A copy of the network whose batch-norm means and variances are those of these images.
+
+    Weights stay as they are. Networks without batch norm come back unchanged.
+    """
+    model = deepcopy(model).to(device)
+    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:most]
+    batches = rows.tensor_split(max(1, len(rows) // 64))
+    with torch.no_grad():
+        update_bn((images[batch].to_float(device) for batch in batches), model)
+    return model.eval()
+
+
+# ---------------------------------------------------------------- the study
+
+
+@dataclass(frozen=True)
+class Study:
+    """The images, the judges and the budget: everything that all networks share."""
+
+    budget: BackgroundStudy
+    root: Path  # of the store
+    device: torch.device
+    train: ImageSet
+    exams: dict[str, ImageSet]  # "validation" and others, none of them seen in training
+    real: ImageSet  # what pictures are compared with; nobody is trained on it
+    judges: dict[str, tuple[nn.Module, Result]]
+    pretrained: tuple[Mapping[str, Tensor], str] | None  # weights, and a key that names them
+    masks: dict[str, Tensor] = field(default_factory=dict)  # other masks of the training images
+
+    def variants(self) -> list[Variant]:
+        """The four backgrounds: all seeds from the first init, one from others, and robust ones."""
+        first, *others = self.budget.inits
+        seeds = range(self.budget.seeds)
+        made = [Variant(b, seed, first) for seed in seeds for b in BACKGROUNDS]
+        made += [Variant(b, 0, init) for init in others for b in BACKGROUNDS]
+        if self.budget.robust_radius is not None:
+            made += [Variant(b, 0, first, robust=True) for b in BACKGROUNDS]
+        return made
+
+    def run(self, variants: Sequence[Variant]) -> dict[Variant, Studied]:
+        """Study every variant that is not in the store yet, as many at once as there are cores."""
+        store, found = Store(self.root), {}
+        for variant in variants:
+            with suppress(LookupError):
+                found[variant] = _one(self, variant, _find_only(store))
+        missing = [v for v in variants if v not in found]
+        missing.sort(key=lambda v: not v.robust)  # the longest first: nobody waits at the end
+        shown = {"unit": "network", "file": sys.stdout, "leave": False, "disable": not missing}
+        done = each(_study, self, missing, device=self.device)
+        found |= tqdm(done, total=len(missing), **shown)
+        return {v: found[v] for v in variants}
+
+    def shown_to(self, variant: Variant) -> ImageSet:
+        """The training images as this network sees them."""
+        train = self.train
+        if variant.masks != "true":
+            train = replace(train, masks=self.masks[variant.masks])
+        return backgrounds.TRAINING_SETS[variant.background](train, variant.seed)
+
+    def network(self, weights: Result) -> nn.Sequential:
+        """A trained network in eval mode."""
+        model = models.build(self.budget.architecture, len(self.train.class_names), seed=0)
+        model.load_state_dict(weights.tensors)
+        return model.to(self.device).eval()
+
+
+def assemble(course: Course) -> Study:
+    """The profile's study: its images, and its judges and pretrained weights, trained if need be.
+
+    Scenes: one class of each superclass; judges learn from worlds of their own. Photographs:
+    classes with enough training images; judges learn from the validation photographs, so they are
+    examined on the training ones.
+
+    Raises:
+        ValueError: the profile has no such study, or fewer than two classes have enough images.
+    """
+    budget = course.profile.backgrounds
+    if budget is None:
+        raise ValueError(f"profile {course.profile.name!r} has no budget for this study")
+    scenes = course.profile.source == "scenes"
+    train, validation = (course.images(split, budget.size) for split in ("train", "validation"))
+    classes = train.class_names[::2] if scenes else _frequent(train, budget.least)
+    train, validation = train.only(classes), validation.only(classes)
+    store = course.store
+    if scenes:
+        test, elsewhere = (course.images(s).only(classes) for s in ("test", "elsewhere"))
+        home = torch.tensor(test.superclasses)[elsewhere.labels]  # family k is superclass k's home
+        elsewhere, real = elsewhere[elsewhere.backdrops != home], test
+        tutors = [course.images(s).only(classes) for s in ("judges", "judges elsewhere")]
+    else:
+        test, real = validation, train
+        elsewhere = backgrounds.on_random_backgrounds(validation, seed=0)
+        tutors = [validation, elsewhere]
+    tutors.append(replace(tutors[0], images=backgrounds.tiled(tutors[0])[0]))
+    few = test[: 50 * len(classes)]
+    exams = {
+        "validation": validation,
+        "elsewhere": elsewhere[: len(few)],
+        "black": backgrounds.black(few),
+        "blurred": replace(few, images=gaussian_blur(few.images, 5, budget.size / 64)),
+        "noisy": replace(few, images=_grainy(few.images)),
+    }
+    judges, pretrained = _others(course, budget, tutors)
+    return Study(budget, store.root, course.device, train, exams, real, judges, pretrained)
+
+
+def _frequent(train: ImageSet, least: int) -> list[str]:
+    counts = train.counts()
+    if len(enough := [name for name, n in counts.items() if n >= least]) < 2:
+        raise ValueError(
+            f"the study needs two classes with {least} training images or more; here are "
+            + ", ".join(f"{n} of {name}" for name, n in counts.items() if n)
+        )
+    return enough
+
+
+def _grainy(images: Tensor) -> Tensor:
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    return (images + 255 * 0.1 * noise).round().clamp(0, 255).byte()
+
+
+JUDGES = ("standard", "random", "surroundings")  # what each judge's training images show
+
+
+def _others(
+    course: Course, budget: BackgroundStudy, tutors: Sequence[ImageSet]
+) -> tuple[dict[str, tuple[nn.Module, Result]], tuple[Mapping[str, Tensor], str] | None]:
+    """The networks beside the study: the judges (of another architecture, one each for images as
+    they are, on random backgrounds, and for backgrounds alone), and weights that have seen other
+    pictures, ImageNet's or abstract figures drawn here."""
+    jobs, judges, pretrained = [], [], None
+    if budget.judge_recipe is not None:
+        jobs = [(budget.judge, t, training.settled(budget.judge_recipe)) for t in tutors]
+    if budget.pretraining is not None:
+        jobs.append((budget.architecture, other(course), training.settled(budget.pretraining)))
+    order = range(len(jobs))[::-1]  # pretraining is the longest
+    common = (course.store.root, course.device, jobs)
+    shown = {"unit": "network", "file": sys.stdout, "leave": False, "delay": 5}
+    made = dict(tqdm(each(_train, common, order, device=course.device), total=len(jobs), **shown))
+    if budget.judge_recipe is None:
+        backbone = course.pretrained(budget.judge)
+        config = {"backbone": backbone.sha256}
+        how = {"backbone": backbone.model, "device": course.device}
+        ask = course.store.get_or_compute
+        layers = [ask(training.fit_last_layer, config, {"train": t}, how) for t in tutors]
+        judges = [models.Probe(backbone.model, **r.tensors).to(course.device) for r in layers]
+        judges = list(zip(judges, layers, strict=True))
+    else:
+        judges = [made[i] for i in range(len(tutors))]
+    if budget.pretraining is not None:
+        weights = made[len(jobs) - 1][1]
+        pretrained = weights.tensors, weights.key
+    elif budget.weights is not None:
+        loaded = course.pretrained(budget.weights)
+        pretrained = loaded.model.state_dict(), loaded.sha256
+    return dict(zip(JUDGES, judges, strict=True)), pretrained
+
+
+def other(course: Course) -> ImageSet:
+    """The abstract figures that pretraining sees, half as many as there are training scenes."""
+    count = min(course.profile.train // 2, course.limit or course.profile.train)
+    config = {"count": count, "seed": 1_006, "size": course.profile.backgrounds.size}
+    drawn = course.store.get_or_compute(draw_figures, config | {"source": source_digest()})
+    return ImageSet(**drawn.tensors, class_names=abstract.CLASSES)
+
+
+@stage(version=1)
+def draw_figures(config: Mapping, inputs: Mapping, work: Path) -> tuple[dict, dict]:
+    """Drawing takes seconds, reading back a fraction of one."""
+    made = abstract.abstract_pictures(
+        range(config["count"]), seed=config["seed"], size=config["size"]
+    )
+    return {"images": made.images, "labels": made.labels}, {}
+
+
+def _train(
+    common: tuple[Path, torch.device, list[tuple[str, ImageSet, Recipe]]], job: int
+) -> tuple[nn.Module, Result]:
+    root, device, jobs = common
+    name, images, recipe = jobs[job]
+    store = Store(root)
+    return training.trained(
+        store, name, images, None, recipe, seed=0, device=device, progress=False
+    )
+
+
+def _find_only(store: Store) -> Callable[..., Result]:
+    """Ask the store without computing: LookupError where it has no answer."""
+
+    def ask(stage: Stage, config: Mapping, inputs: Mapping, how: Mapping) -> Result:
+        if (found := store.find(stage, config, inputs)) is None:
+            raise LookupError(stage.name)
+        return found
+
+    return ask
+
+
+def _study(study: Study, variant: Variant) -> Studied:
+    return _one(study, variant, Store(study.root).get_or_compute)
+
+
+def _one(study: Study, variant: Variant, ask: Callable[..., Result]) -> Studied:
+    """Train, examine, paint and score one network; each result is asked for by its key."""
+    budget = study.budget
+    recipe = training.settled(budget.recipe)
+    if variant.robust:
+        recipe = replace(recipe, attack_radius=budget.robust_radius)
+    config = asdict(variant) | {"architecture": budget.architecture, "recipe": asdict(recipe)}
+    if variant.init == "pretrained":
+        config["weights"] = study.pretrained[1]
+    if variant.masks != "true":
+        config["mask pixels"] = _digest(study.masks[variant.masks])
+    how = {"study": study, "variant": variant}
+    inputs = {"train": study.train}
+    network = ask(fit_variant, config, inputs, how)
+
+    model = study.network(network)
+    inputs = {"network": network, "train": study.train}
+    exams = ask(examine, {}, inputs | study.exams, {"study": study, "model": model})
+    wanted = {name: asdict(climb) for name, climb in climbs(budget, variant).items()}
+    config = {"climbs": wanted, "seed": variant.seed}
+    pictures = ask(paint, config, inputs, how | {"model": model})
+    judges = {name: result for name, (_, result) in study.judges.items()}
+    inputs = {"pictures": pictures, "real": study.real}
+    scores = ask(score, {}, inputs | judges, {"study": study})
+
+    painted = {k: v for k, v in pictures.tensors.items() if not k.endswith(_START)}
+    classes = range(len(study.train.class_names))
+    tables = [
+        pd.DataFrame(scores.tensors[climb].numpy(), columns=scores.values["scores"]).assign(
+            climb=climb, label=classes
+        )
+        for climb in painted
+    ]
+    return Studied(
+        variant=variant,
+        network=network,
+        marks=exams.values | {"own": network.values["own"]},
+        pictures=painted,
+        scores=pd.concat(tables, ignore_index=True).assign(**asdict(variant)),
+    )
+
+
+def marks(networks: Mapping[Variant, Studied]) -> pd.DataFrame:
+    """Every exam of every network, a row each: `balanced` accuracy and `accuracy` in percent (the
+    first counts classes alike, the second images), `loss`, `n`; "own" is its training images."""
+    rows = [
+        asdict(variant)
+        | {"exam": exam, "loss": mark["loss"], "n": mark["n"]}
+        | {kind: 100 * mark[kind] for kind in ("balanced", "accuracy")}
+        for variant, studied in networks.items()
+        for exam, mark in studied.marks.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def scores(networks: Mapping[Variant, Studied]) -> pd.DataFrame:
+    """Every score of every picture, a row for each network, climb and class.
+
+    Shares and probabilities are in percent. `named` is the mean over the first two judges of
+    "the judge's first answer is the class".
+    """
+    table = pd.concat([studied.scores for studied in networks.values()], ignore_index=True)
+    for column in table.columns:
+        if column.startswith(("right", "probability", "high", "object")):
+            table[column] *= 100
+    table["named"] = table[[f"right: {judge}" for judge in JUDGES[:2]]].mean(axis=1)
+    return table
+
+
+def by_run(table: pd.DataFrame, column: str, *climbs: str) -> pd.DataFrame:
+    """A score's mean over classes and climbs (the three starts at equal weight, if none is named):
+    a row per seed and a column per background. With one seed, a row per class."""
+    chosen = table[table.climb.isin(climbs or fv.STARTS)]
+    rows = "seed" if table.seed.nunique() > 1 else "label"
+    return chosen.pivot_table(column, rows, "background")[list(BACKGROUNDS)]
+
+
+def painted(networks: Mapping[Variant, Studied], climb: str, like: Variant) -> Tensor:
+    """(backgrounds, classes, 3, h, w): what the four networks painted that else are as `like`."""
+    rows = [networks[replace(like, background=b)] for b in BACKGROUNDS]
+    return torch.stack([row.pictures[climb] for row in rows])
+
+
+def crossed(
+    table: pd.DataFrame, columns: Mapping[str, str], climbs: Sequence[str] = fv.STARTS
+) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """For `figures.dots_panels`: each of these columns from each climb, plain beside robust."""
+    panels = {}
+    for climb in climbs:
+        for title, column in columns.items():
+            of = table[table.climb == climb].groupby(["background", "robust"])[column].mean()
+            panels[f"{title}, from {climb}"] = {
+                b: {"robust" if r else "plain": [of[b, r]] for r in (False, True) if (b, r) in of}
+                for b in BACKGROUNDS
+            }
+    return panels
+
+
+# ---------------------------------------------------------------- masks that nobody drew
+
+
+def other_masks(
+    study: Study, standard: Studied, segmenter: tuple[str, nn.Module] | None = None
+) -> dict[str, Tensor]:
+    """Masks of the training images from GrabCut, from the standard network's attribution and,
+    where there is one (its name and itself), from a segmentation network."""
+    config = {"segmenter": segmenter and segmenter[0]}
+    inputs = {"train": study.train, "network": standard.network}
+    how = {"study": study, "standard": standard, "segmenter": segmenter}
+    return Store(study.root).get_or_compute(find_masks, config, inputs, how).tensors
+
+
+@stage(version=1)
+def find_masks(
+    config: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    work: Path,
+    *,
+    study: Study,
+    standard: Studied,
+    segmenter: tuple[str, nn.Module] | None,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Masks (n, h, w) by how they were found, and GrabCut's share of failures."""
+    train, model = study.train, study.network(standard.network)
+    boxed = replace(train, boxes=backgrounds.boxes_of(train.masks))
+    masks, failed = backgrounds.grabcut_masks(boxed)
+    found = {"grabcut": masks}
+    layer = saliency.last_maps(model, train[:1].to_float(study.device))
+    maps = [
+        saliency.grad_cam(model, part.to_float(study.device), part.labels.to(study.device), layer)
+        for part in (train[rows] for rows in torch.arange(len(train)).split(256))
+    ]
+    found["attribution"] = backgrounds.attribution_masks(torch.cat(maps).cpu())
+    if segmenter is not None:
+        found["segmentation"] = backgrounds.segmented_masks(
+            segmenter[1], train, device=study.device
+        )
+    return found, {"GrabCut failures": failed.float().mean().item()}
+
+
+def _digest(masks: Tensor) -> str:
+    return hashlib.sha256(masks.contiguous().numpy().tobytes()).hexdigest()[:20]
