@@ -32,6 +32,7 @@ from tqdm import tqdm
 from helpers import backgrounds, models, saliency, training
 from helpers import feature_visualization as fv
 from helpers.budget import BackgroundStudy, Recipe
+from helpers.claims import published
 from helpers.course import Course
 from helpers.feature_visualization import Ascent
 from helpers.imageset import ImageSet
@@ -189,11 +190,11 @@ def score(
         for end in ("", _START)
     )
     targets = torch.arange(len(study.real.class_names), device=device).repeat(len(names))
-    found = {}
+    found, few = {}, study.real.examples(50)
     for name, (judge, _) in study.judges.items():
         said = fv.judged(judge, pictures, targets)
         found |= {f"{what}: {name}": values for what, values in said.items()}
-        found[f"distance: {name}"] = fv.feature_distance(judge, pictures, targets, study.real)
+        found[f"distance: {name}"] = fv.feature_distance(judge, pictures, targets, few)
     found["high frequency"] = fv.high_frequency(pictures)
     found["total variation"] = fv.total_variation(pictures)
     moved = (pictures - begins).abs().mean(1)
@@ -207,7 +208,7 @@ def score(
 
 
 def with_statistics_of(
-    model: nn.Module, images: ImageSet, *, device: torch.device | str = "cpu", most: int = 2_048
+    model: nn.Module, images: ImageSet, *, device: torch.device | str = "cpu", most: int = 1_024
 ) -> nn.Module:
     """A copy of the network whose batch-norm means and variances are those of these images.
 
@@ -303,10 +304,10 @@ def assemble(course: Course) -> Study:
         elsewhere = backgrounds.on_random_backgrounds(validation, seed=0)
         tutors = [validation, elsewhere]
     tutors.append(replace(tutors[0], images=backgrounds.tiled(tutors[0])[0]))
-    few = test[: 50 * len(classes)]
+    few = test.examples(30)  # of each class
     exams = {
         "validation": validation,
-        "elsewhere": elsewhere[: len(few)],
+        "elsewhere": elsewhere.examples(30),
         "black": backgrounds.black(few),
         "blurred": replace(few, images=gaussian_blur(few.images, 5, budget.size / 64)),
         "noisy": replace(few, images=_grainy(few.images)),
@@ -465,6 +466,92 @@ def marks(networks: Mapping[Variant, Studied]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def origin_of_real_images(study: Study) -> str:
+    """Does `origin` tell objects from backdrops where the truth is known? In one line each."""
+    five = study.exams["validation"].examples(5)
+    lines = []
+    for by in ("colour", "pattern"):
+        shares = [
+            fv.origin(five.to_float(), five.labels, study.real, painted=m.float(), by=by).on_object
+            for m in (five.masks, ~five.masks)
+        ]
+        on, off = (100 * share.mean() for share in shares)
+        lines.append(f"Origin by {by}: real objects {on:.0f} % object, real backdrops {off:.0f} %.")
+    return "\n".join(lines)
+
+
+def table_one(main: pd.DataFrame) -> pd.DataFrame:
+    """The paper's Table I: mean and standard deviation over seeds, and the published row."""
+    wanted = {
+        "training %": ("own", "accuracy"),
+        "validation %": ("validation", "accuracy"),
+        "training loss": ("own", "loss"),
+    }
+    ours = {
+        title: main[main.exam == exam].groupby("background")[column].agg(["mean", "std"])
+        for title, (exam, column) in wanted.items()
+    }
+    paper = published("paper1_table1_accuracy").set_index("trained_on")
+    paper.columns = pd.MultiIndex.from_product([["paper"], wanted])
+    return pd.concat(ours, axis=1).join(paper).loc[list(BACKGROUNDS)].round(3)
+
+
+Panels = dict[str, dict[str, dict[str, list[float]]]]  # see `figures.dots_panels`
+
+
+def exam_panels(main: pd.DataFrame, exams: Sequence[str]) -> Panels:
+    """Balanced accuracy of every training run, a panel per exam and a row per background."""
+    runs = main.groupby(["exam", "background"]).balanced.apply(list)
+    return {exam: {b: {"training runs": runs[exam, b]} for b in BACKGROUNDS} for exam in exams}
+
+
+def exam_runs(main: pd.DataFrame, exam: str, column: str = "balanced") -> pd.DataFrame:
+    """One exam: a row per seed, a column per background."""
+    return main[main.exam == exam].pivot(index="seed", columns="background", values=column)
+
+
+def init_rows(marks: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
+    """Validation accuracy by background and init, of the first plain networks."""
+    chosen = marks[(marks.exam == "validation") & (marks.seed == 0) & ~marks.robust]
+    found = chosen.groupby(["background", "init"], sort=False).balanced.apply(list)
+    return {b: {i: found[b, i] for i in chosen.init.unique()} for b in BACKGROUNDS}
+
+
+SHOWN = {  # title of the panel and column
+    "named, standard judge (%)": "right: standard",
+    "named, random judge (%)": "right: random",
+    "probability, random judge (%)": "probability: random",
+    "rank, random judge": "rank: random",
+    "distance to real, random judge": "distance: random",
+    "high frequencies (%)": "high frequency",
+    "object's colours (%)": "object colour",
+    "object's patterns (%)": "object pattern",
+    "surroundings' probability (%)": "probability: surroundings",
+}
+
+
+def score_panels(table: pd.DataFrame, columns: Mapping[str, str]) -> Panels:
+    """A panel per score and a row per background, a dot per training run."""
+    rows = {title: by_run(table, column) for title, column in columns.items()}
+    return {t: {b: {"training runs": list(r[b])} for b in BACKGROUNDS} for t, r in rows.items()}
+
+
+def spectra(study: Study, networks: Mapping[Variant, Studied], like: Variant) -> dict[str, Tensor]:
+    """Spectra (runs, bands): of each background's paintings, by run, and of the noise (1, bands).
+
+    The noise is the background of noise images, with nothing in front.
+    """
+    few = study.train[:64]
+    nothing = replace(few, masks=torch.zeros_like(few.masks))
+    static = backgrounds.noise(nothing, seed=0).to_float()
+    bands = {"training noise": fv.spectrum(static).mean(0, keepdim=True)}
+    for b in BACKGROUNDS:
+        runs = [networks[replace(like, background=b, seed=s)] for s in range(study.budget.seeds)]
+        painted = [torch.cat([run.pictures[kind] for kind in fv.STARTS]) for run in runs]
+        bands[b] = torch.stack([fv.spectrum(p.float() / 255).mean(0) for p in painted])
+    return bands
+
+
 def scores(networks: Mapping[Variant, Studied]) -> pd.DataFrame:
     """Every score of every picture, a row for each network, climb and class.
 
@@ -509,6 +596,25 @@ def crossed(
 
 
 # ---------------------------------------------------------------- masks that nobody drew
+
+
+SEGMENTER = "LRASPP_MobileNet_V3_Large_Weights.COCO_WITH_VOC_LABELS_V1"
+
+
+def segmenter(course: Course) -> tuple[str, nn.Module] | None:
+    """A segmentation network for photographs: from DATA_ROOT, or downloaded (13 MB) if it can be.
+
+    Without its weights there is None, and a line that says where they belong.
+    """
+    home = course.data_root and course.data_root / "torch_home"
+    if course.profile.source == "scenes":
+        return None
+    home = home if home and home.is_dir() else None
+    try:
+        return SEGMENTER, models.pretrained_segmenter(SEGMENTER, torch_home=home)
+    except FileNotFoundError as error:
+        print(f"No segmentation network: {error}")
+        return None
 
 
 def other_masks(

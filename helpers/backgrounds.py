@@ -29,9 +29,8 @@ from joblib import Parallel, cpu_count, delayed
 from skimage.filters import threshold_otsu
 from torch import Tensor, nn
 
-from helpers.feature_visualization import frozen
 from helpers.imageset import ImageSet
-from helpers.models import Normalised
+from helpers.models import Normalised, frozen
 from helpers.photos.pascal_voc import VOC_CLASSES
 
 _SMALLEST = 0.1  # of the box; a smaller GrabCut foreground is a failure (Noise or Signal)
@@ -275,8 +274,9 @@ def attribution_masks(maps: Float[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
     """Foreground masks from attribution maps: what lies above each map's own Otsu threshold.
 
     Paper 1 tried removal by attribution and names no threshold; Otsu (1979) splits a map into the
-    two groups of values that differ most, without a parameter. A map of one value has no such
-    split: nothing in it says what to remove, so its image keeps everything (all True).
+    two groups of values that differ most, without a parameter (found to 1/256 of the map's range).
+    A map of one value has no such split: nothing in it says what to remove, so its image keeps
+    everything (all True).
 
     Args:
         maps: higher is more foreground; any range, such as those of `helpers.saliency.grad_cam`.

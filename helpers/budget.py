@@ -122,7 +122,12 @@ class Profile:
 
 _AS_CUT_OUT = ("flip", "shift", "brightness")  # leave black backgrounds black, unlike contrast
 _DEMO_STUDY = Recipe(
-    epochs=5, batch_size=32, warm_up=0.15, augmentations=_AS_CUT_OUT, precision="quick"
+    epochs=5,
+    batch_size=32,
+    warm_up=0.15,
+    attack_steps=1,
+    augmentations=_AS_CUT_OUT,
+    precision="quick",
 )
 _PAPER_STUDY = Recipe(epochs=100, batch_size=64, lr=0.02, augmentations=_AS_CUT_OUT)
 

@@ -58,7 +58,7 @@ _WORLDS = {
     "train": _Split(1_001, "train"),
     "validation": _Split(1_002, "validation"),
     "test": _Split(1_003, "test"),
-    "elsewhere": _Split(1_003, "test", tied=False),  # the test objects before any backdrop
+    "elsewhere": _Split(1_003, "test", tied=False, every=2),  # the test objects before any backdrop
     "judges": _Split(1_004, "train", every=2),
     "judges elsewhere": _Split(1_005, "train", tied=False, every=2),
     "development": _Split(2_001, "validation"),

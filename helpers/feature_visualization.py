@@ -11,8 +11,6 @@ Images are in [0, 1]; networks are those of `helpers.models`, whose first layer 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +19,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
 from helpers.imageset import ImageSet
-from helpers.models import embed
+from helpers.models import embed, frozen
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,11 @@ def objective(
     """
     normalised = model.normalise(images)
     score = model.network(normalised).gather(1, targets[:, None])[:, 0]
-    variation = sum(normalised.diff(dim=d).abs().sum((1, 2, 3)) for d in (2, 3))
-    return score - how.l2 * normalised.square().sum((1, 2, 3)) - how.smoothness * variation
+    score = score - how.l2 * normalised.square().sum((1, 2, 3))
+    if how.smoothness:
+        variation = sum(normalised.diff(dim=d).abs().sum((1, 2, 3)) for d in (2, 3))
+        score = score - how.smoothness * variation
+    return score
 
 
 def ascend(
@@ -89,7 +90,7 @@ def ascend(
     Raises:
         ValueError: not one target per image, a target the model has no output for, or a start
             outside [0, 1].
-        FloatingPointError: the model's score is not finite.
+        FloatingPointError: a gradient is not finite.
     """
     _check(model, targets, start)
     generator = torch.Generator().manual_seed(seed)
@@ -108,14 +109,14 @@ def ascend(
                 images = within(model, images, how.norm)
             images = images.clamp(0, 1)
     if not images.isfinite().all():
-        raise FloatingPointError("the ascent met a score that is not finite")
+        raise FloatingPointError("the ascent met a gradient that is not finite")
     return images
 
 
 def within(
     model: nn.Sequential, images: Float[Tensor, "n 3 h w"], norm: float
 ) -> Float[Tensor, "n 3 h w"]:
-    """The nearest images whose *normalised* versions have at most this L2 norm."""
+    """The images scaled, as *normalised* images, to at most this L2 norm."""
     normalised = model.normalise(images)
     length = normalised.flatten(1).norm(dim=1)[:, None, None, None]
     normalised = normalised * (norm / length.clamp(min=norm))
@@ -145,23 +146,6 @@ def starts(kind: str, n: int, trained_on: ImageSet, *, seed: int = 0) -> Float[T
     if kind not in ("grey", "black"):
         raise ValueError(f"no start {kind!r}; there are {', '.join((*STARTS, 'black'))}")
     return torch.full((n, *shape), 0.5 if kind == "grey" else 0.0)
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode and without gradients for its weights; afterwards as it was."""
-    modes = {module: module.training for module in model.modules()}
-    wanted = [p for p in model.parameters() if p.requires_grad]
-    model.eval()
-    for parameter in wanted:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in wanted:
-            parameter.requires_grad_(True)
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _check(model: nn.Sequential, targets: Tensor, start: Tensor) -> None:
@@ -285,14 +269,15 @@ def origin(
     painted: Float[Tensor, "n h w"] | None = None,
     by: str = "pattern",
     patch: int = 8,
-    sample: int = 3_000,
+    sample: int = 2_000,
     seed: int = 0,
 ) -> Origin:
     """Does a picture use the object's colours and parts, or its backdrop's?
 
     Every patch of a picture is compared with patches of real images of the same class, as many from
     objects as from backdrops, and takes over what the nearest one shows: a part or the backdrop.
-    A picture that tells neither comes out near one half.
+    Flat patches have no pattern and all resemble the same one: weigh them out by `painted`. A
+    picture on which nothing counts has no origin: NaN.
 
     Args:
         real: with masks; with parts too, where they are known.
@@ -335,7 +320,7 @@ def origin(
         distance = torch.cdist(_described(asked.flatten(0, 1), by), _described(known, by))
         nearest = shown[distance.argmin(1)].view(asked.shape[:2])
         shares[rows] = shares[rows].scatter_add(1, nearest, weight[rows])
-    shares = shares / shares.sum(1, keepdim=True).clamp(min=1e-12)
+    shares = shares / shares.sum(1, keepdim=True)
     return Origin(on_object=1 - shares[:, 0], parts=shares)
 
 

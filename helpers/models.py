@@ -90,8 +90,8 @@ class SlimResNet(nn.Sequential):
 class SlimVGG(nn.Sequential):
     """A narrow VGG (Simonyan & Zisserman 2015) with batch norm: plain convolutions and max pooling.
 
-    For small images, with one linear layer on the averaged features. It shares no building block
-    with `SlimResNet` beyond the 3 x 3 convolution, so it can judge that network's work.
+    For small images, with one linear layer on the averaged features. It has no shortcuts and takes
+    maxima where `SlimResNet` averages, so it can judge that network's work as a stranger.
     """
 
     def __init__(self, classes: int, width: int) -> None:
@@ -343,6 +343,23 @@ def _only_tensors_from(hub: Path) -> Iterator[None]:
     finally:
         torch.hub.set_dir(folder)
         os.environ.pop(switch) if before is None else os.environ.update({switch: before})
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode and without gradients for its weights; afterwards as it was."""
+    modes = {module: module.training for module in model.modules()}
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    model.eval()
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def embed(model: nn.Module, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:

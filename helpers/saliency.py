@@ -14,7 +14,7 @@ from captum.attr import LayerGradCam
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from helpers.feature_visualization import frozen
+from helpers.models import frozen
 
 
 def grad_cam(

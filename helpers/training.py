@@ -146,7 +146,12 @@ def adversarial(
     attacks") with normalised steps of 1.5 radius / steps from the image itself, projected onto the
     ball and onto [0, 1]. Only the image needs a gradient, so the weights are frozen meanwhile; the
     model's mode is the caller's choice (batch norm in training mode moves its statistics).
+
+    Raises:
+        ValueError: a radius that is not positive, or no step.
     """
+    if radius <= 0 or steps < 1:
+        raise ValueError(f"an attack needs a positive radius and a step, not {radius} and {steps}")
     frozen = [p for p in model.parameters() if p.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(False)

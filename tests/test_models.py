@@ -125,7 +125,7 @@ def test_the_slim_vgg_is_plain_and_sees_64_pixels_at_4_by_4():
     assert all(m.kernel_size == (3, 3) and m.stride == (1, 1) for m in convolutions)
     assert sum(isinstance(m, nn.MaxPool2d) for m in layers) == 4
     assert not any(isinstance(m, models.Residual) for m in network.modules())
-    assert network[:19](images()).shape == (2, 128, 4, 4)
+    assert nn.Sequential(*layers[:19])(images()).shape == (2, 128, 4, 4)
 
 
 @pytest.mark.parametrize("name", ["slim_resnet10", "slim_vgg6"])

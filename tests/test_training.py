@@ -406,12 +406,12 @@ def test_every_weight_still_learns_from_attacked_images(precision):
 def test_training_against_attacks_withstands_them_better():
     data, recipe = stripes(96, 0), replace(QUICK, epochs=12, augmentations=())
     fresh, losses = stripes(48, 1), []
-    for radius in (0.0, 1.5):
+    for radius in (0.0, 3.0):
         model = small()
         fit(model, data, replace(recipe, attack_radius=radius), seed=0, progress=False)
-        attacked = adversarial(model, fresh.to_float(), fresh.labels, radius=1.5, steps=4)
+        attacked = adversarial(model, fresh.to_float(), fresh.labels, radius=3.0, steps=4)
         losses.append(nn.functional.cross_entropy(model(attacked), fresh.labels).item())
-    assert losses[1] < losses[0]
+    assert losses[1] < 0.8 * losses[0]
 
 
 def test_predict_is_eval_whatever_the_batch_size_and_keeps_the_mode():

@@ -44,8 +44,9 @@ from torchvision.transforms import v2
 from helpers import backgrounds, models, training
 from helpers.budget import ROOT, Recipe, results_folder
 from helpers.durable import write_durably
-from helpers.feature_visualization import Ascent, ascend, frozen
+from helpers.feature_visualization import Ascent, ascend
 from helpers.imageset import ImageSet
+from helpers.models import frozen
 from helpers.scenes.world import World
 
 ARCHITECTURE, CLASSES, SIZE = "slim_resnet10", 9, 64
@@ -143,11 +144,17 @@ def synchronise() -> None:
 
 @contextmanager
 def watched(model: nn.Sequential) -> Iterator[Counter]:
-    """Counts the batches that enter the network, by precision and shape."""
+    """Counts the batches that enter the network for a gradient, by precision and shape.
+
+    Ours also looks at one image to see how many classes there are: that is timed, not counted.
+    """
     seen: Counter[str] = Counter()
-    hook = model.network.register_forward_pre_hook(
-        lambda _, entered: seen.update([f"{entered[0].dtype} {tuple(entered[0].shape)}"])
-    )
+
+    def count(_: nn.Module, entered: tuple[Tensor, ...]) -> None:
+        if torch.is_grad_enabled():
+            seen.update([f"{entered[0].dtype} {tuple(entered[0].shape)}"])
+
+    hook = model.network.register_forward_pre_hook(count)
     try:
         yield seen
     finally:
