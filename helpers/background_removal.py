@@ -65,12 +65,12 @@ class Climb:
 
 def climbs(study: BackgroundStudy, variant: Variant) -> dict[str, Climb]:
     """What a network paints. The regularisers are shown for the first plain networks only."""
-    l2 = Ascent(l2=study.l2)
+    l2 = Ascent(steps=40, rate=0.015, l2=study.l2)
     length = study.norm * (3 * study.size**2) ** 0.5
     painted = {kind: Climb(kind, l2) for kind in fv.STARTS}
-    painted["equal norm"] = Climb("grey", Ascent(l2=0, norm=length))
+    painted["equal norm"] = Climb("grey", replace(l2, l2=0, norm=length))
     if variant.init == study.inits[0] and not variant.robust:
-        painted["nothing"] = Climb("grey", Ascent(l2=0))
+        painted["nothing"] = Climb("grey", replace(l2, l2=0))
     if variant == Variant(variant.background, init=study.inits[0]):
         painted |= {
             "jitter": Climb("grey", replace(l2, jitter=study.size // 16)),
@@ -190,7 +190,7 @@ def score(
         for end in ("", _START)
     )
     targets = torch.arange(len(study.real.class_names), device=device).repeat(len(names))
-    found, few = {}, study.real.examples(50)
+    found, few = {}, study.real.examples(30)
     for name, (judge, _) in study.judges.items():
         said = fv.judged(judge, pictures, targets)
         found |= {f"{what}: {name}": values for what, values in said.items()}
@@ -273,7 +273,7 @@ class Study:
         """A trained network in eval mode."""
         model = models.build(self.budget.architecture, len(self.train.class_names), seed=0)
         model.load_state_dict(weights.tensors)
-        return model.to(self.device).eval()
+        return model.to(self.device, memory_format=torch.channels_last).eval()
 
 
 def assemble(course: Course) -> Study:
@@ -304,10 +304,10 @@ def assemble(course: Course) -> Study:
         elsewhere = backgrounds.on_random_backgrounds(validation, seed=0)
         tutors = [validation, elsewhere]
     tutors.append(replace(tutors[0], images=backgrounds.tiled(tutors[0])[0]))
-    few = test.examples(30)  # of each class
+    few = test.examples(20)  # of each class
     exams = {
         "validation": validation,
-        "elsewhere": elsewhere.examples(30),
+        "elsewhere": elsewhere.examples(20),
         "black": backgrounds.black(few),
         "blurred": replace(few, images=gaussian_blur(few.images, 5, budget.size / 64)),
         "noisy": replace(few, images=_grainy(few.images)),

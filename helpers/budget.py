@@ -122,7 +122,7 @@ class Profile:
 
 _AS_CUT_OUT = ("flip", "shift", "brightness")  # leave black backgrounds black, unlike contrast
 _DEMO_STUDY = Recipe(
-    epochs=5,
+    epochs=4,
     batch_size=32,
     warm_up=0.15,
     attack_steps=1,
@@ -151,7 +151,7 @@ PROFILES: dict[str, Profile] = {
                 seeds=3,
                 inits=("scratch", "pretrained"),
                 weights=None,
-                pretraining=replace(_DEMO_STUDY, epochs=6),
+                pretraining=_DEMO_STUDY,
                 robust_radius=1.0,
                 judge="slim_vgg6",
                 judge_recipe=_DEMO_STUDY,

@@ -98,10 +98,8 @@ def ascend(
     images = start.clone(memory_format=torch.channels_last)  # a quarter faster on processors
     with frozen(model), torch.enable_grad():
         for _ in range(how.steps):
-            shift = torch.randint(-how.jitter, how.jitter + 1, (2,), generator=generator).tolist()
-            noise = how.noise * torch.randn(start.shape[1:], generator=generator).to(start.device)
             images.requires_grad_()
-            seen = (images + noise).roll(shift, (2, 3))
+            seen = disturbed(images, how, generator)
             (slope,) = torch.autograd.grad(objective(model, seen, targets, how).sum(), images)
             steepness = slope.flatten(1).norm(dim=1)[:, None, None, None]
             images = images.detach() + length * slope / steepness.clamp(min=1e-12)
@@ -110,6 +108,19 @@ def ascend(
             images = images.clamp(0, 1)
     if not images.isfinite().all():
         raise FloatingPointError("the ascent met a gradient that is not finite")
+    return images
+
+
+def disturbed(
+    images: Float[Tensor, "n 3 h w"], how: Ascent, generator: torch.Generator
+) -> Float[Tensor, "n 3 h w"]:
+    """The images with the noise and the shift of one step, the same for all."""
+    if how.noise:
+        drawn = torch.randn(images.shape[1:], generator=generator).to(images.device)
+        images = images + how.noise * drawn
+    if how.jitter:
+        shift = torch.randint(-how.jitter, how.jitter + 1, (2,), generator=generator)
+        images = images.roll(shift.tolist(), (2, 3))
     return images
 
 
@@ -269,7 +280,7 @@ def origin(
     painted: Float[Tensor, "n h w"] | None = None,
     by: str = "pattern",
     patch: int = 8,
-    sample: int = 2_000,
+    sample: int = 1_000,
     seed: int = 0,
 ) -> Origin:
     """Does a picture use the object's colours and parts, or its backdrop's?

@@ -6,10 +6,12 @@ two threads: their layers are too small to share.
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import Any
 
 import torch
@@ -54,8 +56,15 @@ _common: Any = None
 
 def _begin(shared: bytes) -> None:
     global _common
+    # a killed parent says nothing, and its processes would wait for it for ever
+    Thread(target=_leave_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _common = pickle.loads(shared)
+
+
+def _leave_with_parent() -> None:
+    parent_process().join()
+    os._exit(1)
 
 
 def _run(function: Callable[[Any, Any], Any], job: Any) -> _Pickled:

@@ -43,7 +43,7 @@ def test_splits_are_other_scenes(demo):
     splits = [demo.images(s) for s in ("train", "validation", "test", "development")]
     seen = [picture.numpy().tobytes() for split in splits for picture in split.images]
     assert len(set(seen)) == len(seen) == 4 * 36
-    with pytest.raises(ValueError, match="train, validation, test, development"):
+    with pytest.raises(ValueError, match="train, validation, test, elsewhere, judges"):
         demo.images("holdout")
 
 
@@ -111,3 +111,38 @@ def test_profiles_and_their_folders(monkeypatch):
     assert list(PROFILES) == ["demo", "photos", "paper"]
     monkeypatch.delenv("COURSE_RESULTS")
     assert results_folder("demo") == course.ROOT / "results" / "demo"
+
+
+@pytest.mark.parametrize("split", ["elsewhere", "judges", "judges elsewhere"])
+def test_some_splits_draw_only_the_first_of_each_two_look_alikes(demo, split):
+    images, world = demo.images(split), demo.world(split)
+    assert len(images) == 18 and images.key == world.images(range(0, 36, 2)).key
+    assert images.labels.tolist() == [*range(0, 18, 2)] * 2
+    assert images.ids == tuple(world.name_of(i) for i in range(0, 36, 2))
+    assert world.tie == (demo.profile.tie if split == "judges" else 0)
+
+
+def test_elsewhere_are_the_test_objects_before_other_backdrops(demo):
+    test, elsewhere = demo.images("test")[::2], demo.images("elsewhere")
+    assert elsewhere.ids == test.ids and torch.equal(elsewhere.labels, test.labels)
+    assert torch.equal(elsewhere.views, test.views)
+    stayed = elsewhere.backdrops == test.backdrops
+    assert stayed.any() and not stayed.all()
+    assert torch.equal(elsewhere.images[stayed], test.images[stayed])
+    assert (test.backdrops == test.superclass_labels)[~stayed].all()  # these were tied to home
+    for row in (~stayed).nonzero()[:, 0].tolist():  # put back, it is the test's own picture
+        home = test.backdrop_names[test.backdrops[row]]
+        scene = demo.world("elsewhere").scene(2 * row, backdrop=home)
+        assert torch.equal(torch.from_numpy(scene.image).permute(2, 0, 1), test.images[row])
+        assert torch.equal(torch.from_numpy(scene.parts), test.parts[row])
+        assert not torch.equal(elsewhere.images[row], test.images[row])
+
+
+def test_no_picture_is_in_two_worlds(demo):
+    apart = ("train", "validation", "test", "judges", "judges elsewhere", "development")
+    splits = [demo.images(split) for split in apart]
+    ids = [name for split in splits for name in split.ids]
+    seen = {picture.numpy().tobytes() for split in splits for picture in split.images}
+    assert len(set(ids)) == len(ids) == len(seen) == 4 * 36 + 2 * 18
+    others = {name for split in splits if split is not splits[2] for name in split.ids}
+    assert not others & set(demo.images("elsewhere").ids)

@@ -84,8 +84,11 @@ def literal_climb(model, targets, start, how, seed):
         generator = drawn(seed)
         mean, std = model.normalise.mean.numpy(), model.normalise.std.numpy()
         for _ in range(how.steps):
-            down, right = torch.randint(-how.jitter, how.jitter + 1, (2,), generator=generator)
-            seen = image + how.noise * torch.randn(image.shape, generator=generator).numpy()
+            seen, down, right = image, 0, 0
+            if how.noise:
+                seen = seen + how.noise * torch.randn(image.shape, generator=generator).numpy()
+            if how.jitter:
+                down, right = torch.randint(-how.jitter, how.jitter + 1, (2,), generator=generator)
             seen = np.roll(seen, (int(down), int(right)), axis=(1, 2))
             z = torch.tensor((seen - mean) / std, dtype=torch.float32, requires_grad=True)
             value = model.network(z[None])[0, target] - how.l2 * (z**2).sum()

@@ -92,3 +92,45 @@ def test_what_cannot_be_joined_or_found_says_why():
         concatenate([some(), replace(some(), class_names=("a", "b", "c"))])
     with pytest.raises(ValueError, match="ant, bee, cat, dog"):
         some().of_class("emu")
+
+
+GROUPED = {"superclass_names": ("insect", "mammal"), "superclasses": (0, 0, 1, 1)}
+
+
+@given(st.lists(st.sampled_from(["ant", "bee", "cat", "dog"]), unique=True, min_size=1))
+def test_chosen_classes_are_the_only_ones_left_and_everything_else_stays(names):
+    whole = replace(some(9), **GROUPED)
+    kept = whole.only(names)
+    rows = [i for i, name in enumerate(whole.names()) if name in names]
+    assert kept.class_names == tuple(names)
+    assert kept.names() == [whole.names()[i] for i in rows]  # the order of images stays
+    assert kept.labels.tolist() == [names.index(whole.names()[i]) for i in rows]
+    assert kept.ids == tuple(whole.ids[i] for i in rows)
+    for field in ("images", "masks", "boxes"):
+        assert torch.equal(getattr(kept, field), getattr(whole, field)[rows])
+    family = {"ant": "insect", "bee": "insect", "cat": "mammal", "dog": "mammal"}
+    assert [kept.superclass_names[s] for s in kept.superclasses] == [family[n] for n in names]
+
+
+def test_chosen_classes_are_numbered_as_they_are_named():
+    whole = replace(some(), **GROUPED)  # ant, bee, cat, ant, bee, cat
+    kept = whole.only(["cat", "dog", "ant"])
+    assert kept.labels.tolist() == [2, 0, 2, 0] and kept.superclasses == (1, 1, 0)
+    assert kept.counts() == {"cat": 2, "dog": 0, "ant": 2}
+    assert whole.labels.tolist() == [0, 1, 2, 0, 1, 2]  # the given set is left as it was
+    assert whole.only(whole.class_names).key == whole.key
+    assert len(whole.only(["dog"])) == 0
+    assert some().only(["bee"]).superclasses == ()  # not known, still not known
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["ant", "emu"], r"ant, emu: valid are some of ant, bee, cat, dog, each once"),
+        (["ant", "ant"], "ant, ant: valid are"),
+        ([], r"\(none\): valid are"),
+    ],
+)
+def test_classes_that_cannot_be_kept_are_named(names, message):
+    with pytest.raises(ValueError, match=message):
+        some().only(names)

@@ -362,3 +362,78 @@ def test_without_a_segmenters_file_the_message_says_what_to_fetch(elsewhere, tmp
 def test_a_segmenters_weights_have_to_be_named_in_full(weights, says):
     with pytest.raises(ValueError, match=says):
         pretrained_segmenter(weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [
+        ("slim_resnet10", {"network.fc.weight", "network.fc.bias"}),
+        ("slim_vgg6", {"network.21.weight", "network.21.bias"}),
+        ("squeezenet1_1", {"network.classifier.1.weight", "network.classifier.1.bias"}),
+    ],
+)
+def test_trained_weights_are_taken_over_but_for_a_last_layer_of_other_classes(name, last):
+    model, trained = build(name, 5, seed=1), build(name, 3, seed=2).state_dict()
+    own = {key: value.clone() for key, value in model.state_dict().items()}
+    assert set(models.load_features(model, trained)) == last
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, own[key] if key in last else trained[key])
+
+    same = build(name, 3, seed=1)
+    assert models.load_features(same, trained) == []
+    assert all(torch.equal(v, trained[k]) for k, v in same.state_dict().items())
+
+
+@pytest.mark.parametrize("other", ["slim_vgg6", "squeezenet1_1"])
+def test_weights_of_another_architecture_are_refused_and_change_nothing(other):
+    model = build("slim_resnet10", 3, seed=1)
+    own = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"another architecture.*network\.conv1\.weight"):
+        models.load_features(model, build(other, 3, seed=2).state_dict())
+    assert all(torch.equal(v, own[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["slim_vgg6", "squeezenet1_1"])
+def test_a_probe_is_a_linear_layer_on_what_the_backbone_sees(name):
+    backbone, pictures = build(name, 6, seed=0).eval(), images()
+    with torch.no_grad():
+        features, logits = embed(backbone, pictures), backbone(pictures)
+        rng = torch.Generator().manual_seed(0)
+        weight = torch.randn(4, features.shape[1], generator=rng)
+        bias = torch.randn(4, generator=rng)
+        probe = models.Probe(backbone, weight, bias)
+        answer = features @ weight.T + bias
+        assert torch.allclose(probe(pictures), answer, atol=1e-4)
+        assert torch.equal(embed(probe, pictures), features)
+        weight.zero_()  # the probe has its own copy
+        assert torch.allclose(probe(pictures), answer, atol=1e-4)
+        assert torch.equal(backbone(pictures), logits)
+    assert not any(module._forward_pre_hooks for module in probe.modules())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_frozen_model_comes_back_as_it_was(fails):
+    model = build("slim_resnet10", 3, seed=0).train()
+    model.network.layer1.eval()  # a mixture of modes and flags
+    model.network.conv1.weight.requires_grad_(False)
+    modes = [module.training for module in model.modules()]
+    flags = [parameter.requires_grad for parameter in model.parameters()]
+    assert len(set(modes)) == len(set(flags)) == 2
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+
+    def use():
+        with models.frozen(model):
+            assert not any(module.training for module in model.modules())
+            assert not any(parameter.requires_grad for parameter in model.parameters())
+            model(images())
+            if fails:
+                raise KeyError("while frozen")
+
+    if fails:
+        with pytest.raises(KeyError, match="while frozen"):
+            use()
+    else:
+        use()
+    assert [module.training for module in model.modules()] == modes
+    assert [parameter.requires_grad for parameter in model.parameters()] == flags
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())

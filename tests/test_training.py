@@ -518,3 +518,64 @@ def test_a_last_layer_is_fitted_on_frozen_features_and_ignores_absent_classes(tm
     assert evaluate(network, fresh)["accuracy"] > 0.5
     assert set(predict(network, fresh).argmax(1).tolist()) <= set(classes)
     assert all(torch.equal(a, b) for a, b in zip(before, backbone.parameters(), strict=True))
+
+
+def on_a_machine(monkeypatch, capabilities: dict | None, cuda: bool = False) -> None:
+    """Let torch report these abilities of the processor; None: a torch that cannot tell."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    if capabilities is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "cuda", "precision"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, False, "bfloat16"),
+        ({"avx512_bf16": False, "amx_bf16": True}, False, "bfloat16"),
+        ({"avx512_bf16": False, "amx_bf16": False}, False, "float32"),
+        ({"avx2": True}, False, "float32"),
+        (None, False, "float32"),
+        (None, True, "bfloat16"),
+    ],
+)
+def test_quick_is_what_the_machine_computes_in(monkeypatch, capabilities, cuda, precision):
+    on_a_machine(monkeypatch, capabilities, cuda)
+    quick = replace(QUICK, precision="quick")
+    assert training.settled(quick) == replace(QUICK, precision=precision)
+    for other in ("float32", "bfloat16"):  # said outright, it is left
+        assert training.settled(replace(QUICK, precision=other)).precision == other
+
+
+def test_a_quick_training_is_kept_under_the_precision_it_had(tmp_path, monkeypatch):
+    train, recipe = stripes(16, 0), replace(QUICK, epochs=1)
+
+    def asked(precision: str):
+        recipe_ = replace(recipe, precision=precision)
+        ask = (Store(tmp_path), "slim_resnet10", train, None, recipe_)
+        return trained(*ask, seed=0, progress=False)[1]
+
+    keys = {}
+    for precision, able in (("float32", False), ("bfloat16", True)):
+        on_a_machine(monkeypatch, {"avx512_bf16": able})
+        result = asked("quick")
+        keys[precision] = result.key
+        assert result.made["config"]["recipe"]["precision"] == precision
+        assert asked(precision).made == result.made  # found, not trained again
+    assert keys["float32"] != keys["bfloat16"]
+
+
+def test_balanced_accuracy_counts_classes_alike():
+    labels = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 2])
+    answers = torch.tensor([0, 0, 0, 1, 2, 1, 1, 1, 1, 0])  # 3 of 6, 3 of 3, 0 of 1 right
+
+    class Reads(nn.Module):
+        def forward(self, images):  # the brightness is the answer
+            return nn.functional.one_hot((images[:, 0, 0, 0] * 255).round().long(), 4).float()
+
+    pictures = answers.to(torch.uint8)[:, None, None, None].expand(10, 3, 2, 2).contiguous()
+    judged = evaluate(Reads(), ImageSet(pictures, labels, ("a", "b", "c", "absent")))
+    assert judged["accuracy"] == pytest.approx(0.6)
+    assert judged["balanced"] == pytest.approx((3 / 6 + 3 / 3 + 0 / 1) / 3)
+    assert judged["majority"] == pytest.approx(0.6) and judged["absent"] == ["absent"]

@@ -13,6 +13,7 @@ the median; between the lowest and the highest of n rounds lies the true median 
 """
 
 import argparse
+import copy
 import json
 import os
 import shlex
@@ -372,8 +373,8 @@ def bench_visualisation(
     print(f"  same work: {dict(passes)}; mean score of the target class: {shown}")
 
     def bare_seconds(layout: torch.memory_format) -> float:
-        network = new_model().to(memory_format=layout)
-        batch = start.contiguous(memory_format=layout).requires_grad_()
+        network = copy.deepcopy(model).to(memory_format=layout)
+        batch = start.clone(memory_format=layout).requires_grad_()
         with frozen(network):
             return timed(lambda: bare(network, batch, targets, steps, weights=False))
 
