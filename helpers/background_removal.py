@@ -29,7 +29,7 @@ from torch.optim.swa_utils import update_bn
 from torchvision.transforms.functional import gaussian_blur
 from tqdm import tqdm
 
-from helpers import backgrounds, models, saliency, training
+from helpers import backgrounds, models, photos, saliency, training
 from helpers import feature_visualization as fv
 from helpers.budget import BackgroundStudy, Recipe
 from helpers.claims import published
@@ -64,14 +64,14 @@ class Climb:
 
 
 def climbs(study: BackgroundStudy, variant: Variant) -> dict[str, Climb]:
-    """What a network paints. The regularisers are shown for the first plain networks only."""
+    """What a network paints. The regularisers are shown on two networks only."""
     l2 = Ascent(steps=40, rate=0.015, l2=study.l2)
     length = study.norm * (3 * study.size**2) ** 0.5
     painted = {kind: Climb(kind, l2) for kind in fv.STARTS}
     painted["equal norm"] = Climb("grey", replace(l2, l2=0, norm=length))
     if variant.init == study.inits[0] and not variant.robust:
         painted["nothing"] = Climb("grey", replace(l2, l2=0))
-    if variant == Variant(variant.background, init=study.inits[0]):
+    if variant in [Variant(b, init=study.inits[0]) for b in BACKGROUNDS[:2]]:
         painted |= {
             "jitter": Climb("grey", replace(l2, jitter=study.size // 16)),
             "noise added": Climb("grey", replace(l2, noise=0.1)),
@@ -106,7 +106,8 @@ def fit_variant(
     study: Study,
     variant: Variant,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Train one network. Returns its weights, and its history and how it fits its own images."""
+    """Train one network. Returns its weights, and its history and how it fits its own images (the
+    first 100 of each class, as they were shown to it, without augmentation)."""
     shown = study.shown_to(variant)
     model = models.build(config["architecture"], len(shown.class_names), seed=variant.seed)
     if variant.init == "pretrained":
@@ -120,7 +121,7 @@ def fit_variant(
         device=study.device,
         progress=False,
     )
-    own = training.evaluate(model, shown, device=study.device)
+    own = training.evaluate(model, shown.examples(100), device=study.device)
     return model.state_dict(), {"history": asdict(history), "own": own}
 
 
@@ -184,7 +185,7 @@ def score(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Every score of every picture: per climb a tensor (classes, scores), and the scores' names."""
     painted, device = inputs["pictures"].tensors, study.device
-    names = [name for name in painted if not name.endswith(_START)]
+    names = sorted(name for name in painted if not name.endswith(_START))  # read back in any order
     pictures, begins = (
         torch.cat([painted[name + end] for name in names]).to(device).float() / 255
         for end in ("", _START)
@@ -199,7 +200,7 @@ def score(
     found["total variation"] = fv.total_variation(pictures)
     moved = (pictures - begins).abs().mean(1)
     for by in ("colour", "pattern"):
-        traced = fv.origin(pictures, targets, study.real, painted=moved, by=by)
+        traced = fv.origin(pictures, targets, few, painted=moved, by=by)
         found[f"object {by}"] = traced.on_object
     found["parts"] = (traced.parts[:, 1:] > 0.05).sum(1)
     table = torch.stack([values.float().cpu() for values in found.values()], 1)
@@ -436,7 +437,7 @@ def _one(study: Study, variant: Variant, ask: Callable[..., Result]) -> Studied:
     inputs = {"pictures": pictures, "real": study.real}
     scores = ask(score, {}, inputs | judges, {"study": study})
 
-    painted = {k: v for k, v in pictures.tensors.items() if not k.endswith(_START)}
+    painted = {name: pictures.tensors[name] for name in wanted}  # in this order, always
     classes = range(len(study.train.class_names))
     tables = [
         pd.DataFrame(scores.tensors[climb].numpy(), columns=scores.values["scores"]).assign(
@@ -464,6 +465,26 @@ def marks(networks: Mapping[Variant, Studied]) -> pd.DataFrame:
         for exam, mark in studied.marks.items()
     ]
     return pd.DataFrame(rows)
+
+
+def unregularised(course: Course, study: Study, standard: Studied) -> tuple[Tensor, list[str]]:
+    """The paintings of Fig. 2, without any regulariser, and their classes.
+
+    In the paper profile a network trained on Tiny-ImageNet paints its first three classes (the
+    paper's cat, person and potted plant are VOC's classes; Tiny-ImageNet has no person). Elsewhere
+    it is the study's standard network.
+    """
+    if course.profile.name != "paper":
+        return standard.pictures["nothing"][:3], list(study.train.class_names[:3])
+    seen = photos.tiny_imagenet(course.data_root, limit=course.limit).images
+    recipe = study.budget.recipe
+    network, _ = training.trained(
+        course.store, study.budget.architecture, seen, None, recipe, seed=0, device=course.device
+    )
+    start = fv.starts("grey", 3, seen).to(course.device)
+    classes = torch.arange(3, device=course.device)
+    pictures = fv.ascend(network, classes, start, Ascent(l2=0))
+    return _as_bytes(pictures), list(seen.class_names[:3])
 
 
 def origin_of_real_images(study: Study) -> str:
@@ -583,16 +604,21 @@ def painted(networks: Mapping[Variant, Studied], climb: str, like: Variant) -> T
 def crossed(
     table: pd.DataFrame, columns: Mapping[str, str], climbs: Sequence[str] = fv.STARTS
 ) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """For `figures.dots_panels`: each of these columns from each climb, plain beside robust."""
-    panels = {}
-    for climb in climbs:
-        for title, column in columns.items():
-            of = table[table.climb == climb].groupby(["background", "robust"])[column].mean()
-            panels[f"{title}, from {climb}"] = {
-                b: {"robust" if r else "plain": [of[b, r]] for r in (False, True) if (b, r) in of}
-                for b in BACKGROUNDS
+    """Each of these columns from each climb, plain beside robust: a value per training run."""
+    runs = table.groupby(["climb", "background", "robust", "seed"])[list(columns.values())].mean()
+    kinds = {"plain": False, "robust": True}
+    return {
+        f"{title}, from {climb}": {
+            b: {
+                name: list(runs.loc[climb, b, robust][column])
+                for name, robust in kinds.items()
+                if (climb, b, robust) in runs.index
             }
-    return panels
+            for b in BACKGROUNDS
+        }
+        for climb in climbs
+        for title, column in columns.items()
+    }
 
 
 # ---------------------------------------------------------------- masks that nobody drew

@@ -173,7 +173,7 @@ PROFILES: dict[str, Profile] = {
             backgrounds=BackgroundStudy(
                 size=128,
                 architecture="mobilenet_v2",
-                recipe=replace(_DEMO_STUDY, epochs=3, lr=0.01, precision="float32"),
+                recipe=replace(_DEMO_STUDY, epochs=2, lr=0.01, precision="float32"),
                 seeds=1,
                 inits=("pretrained",),
                 weights="MobileNet_V2_Weights.IMAGENET1K_V1",

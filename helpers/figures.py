@@ -53,7 +53,7 @@ INK = "#1C1B19"
 RULE = "#D9D6CE"
 DPI = 160  # pixels an inch in the saved PNG; shown at 96, so text stays sharp on dense screens
 WIDTH = 9.0  # inches: 864 pixels on screen, the width of a notebook's output
-BUDGET = 48_000  # bytes of picture inside a notebook, which stays below 1 MB in all
+BUDGET = 42_000  # bytes of picture inside a notebook, which stays below 1 MB in all
 
 
 def style() -> None:

@@ -48,7 +48,7 @@ def each(
             for done in as_completed(running):
                 yield running[done], done.result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # and wait for those that run
 
 
 _common: Any = None
