@@ -14,6 +14,7 @@ training and other masks go beyond it.
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -52,7 +53,7 @@ class Variant:
     seed: int = 0  # of the weights, the order, the noise and the half that is black
     init: str = "scratch"
     robust: bool = False  # small adversarial training
-    masks: str = "true"  # which masks remove the background: true, grabcut or attribution
+    masks: str = "true"  # what removes the background: true, grabcut, attribution, segmentation
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,14 @@ class Climb:
     how: Ascent
 
 
+def usual(study: BackgroundStudy) -> Ascent:
+    """The paper's ascent, with the profile's weight, in fewer and longer steps than the default."""
+    return Ascent(steps=40, rate=0.015, l2=study.l2)
+
+
 def climbs(study: BackgroundStudy, variant: Variant) -> dict[str, Climb]:
-    """What a network paints. The regularisers are shown on two networks only."""
-    l2 = Ascent(steps=40, rate=0.015, l2=study.l2)
+    """What a network paints, see `usual`. The regularisers are shown on two networks only."""
+    l2 = usual(study)
     length = study.norm * (3 * study.size**2) ** 0.5
     painted = {kind: Climb(kind, l2) for kind in fv.STARTS}
     painted["equal norm"] = Climb("grey", replace(l2, l2=0, norm=length))
@@ -91,6 +97,7 @@ class Studied:
     network: Result = field(repr=False)
     marks: dict[str, dict[str, Any]] = field(repr=False)  # by exam; "own": its training images
     pictures: dict[str, Tensor] = field(repr=False)  # by climb: (classes, 3, h, w), uint8
+    starts: dict[str, Tensor] = field(repr=False)  # where each climb began
     scores: pd.DataFrame = field(repr=False)  # a row per climb and class
 
 
@@ -175,7 +182,7 @@ def _as_bytes(images: Tensor) -> Tensor:
     return (images * 255).round().byte().cpu()
 
 
-@stage(version=1)
+@stage(version=2)
 def score(
     config: Mapping[str, Any],
     inputs: Mapping[str, Any],
@@ -196,13 +203,18 @@ def score(
         said = fv.judged(judge, pictures, targets)
         found |= {f"{what}: {name}": values for what, values in said.items()}
         found[f"distance: {name}"] = fv.feature_distance(judge, pictures, targets, few)
-    found["high frequency"] = fv.high_frequency(pictures)
-    found["total variation"] = fv.total_variation(pictures)
+    painted_on = pictures - begins  # the start is not the network's: a mean or noise has a spectrum
+    found["high frequency"] = fv.high_frequency(painted_on)
+    found["total variation"] = fv.total_variation(painted_on)
     moved = (pictures - begins).abs().mean(1)
     for by in ("colour", "pattern"):
-        traced = fv.origin(pictures, targets, few, painted=moved, by=by)
+        try:
+            traced = fv.origin(pictures, targets, few, painted=moved, by=by)
+        except ValueError:  # a class with too few images to know its object and its backdrop
+            found[f"object {by}"] = found["parts"] = torch.full((len(pictures),), torch.nan)
+            continue
         found[f"object {by}"] = traced.on_object
-    found["parts"] = (traced.parts[:, 1:] > 0.05).sum(1)
+        found["parts"] = (traced.parts[:, 1:] > 0.05).sum(1)
     table = torch.stack([values.float().cpu() for values in found.values()], 1)
     rows = table.split(len(study.real.class_names))
     return dict(zip(names, rows, strict=True)), {"scores": list(found)}
@@ -235,9 +247,10 @@ class Study:
     device: torch.device
     train: ImageSet
     exams: dict[str, ImageSet]  # "validation" and others, none of them seen in training
-    real: ImageSet  # what pictures are compared with; nobody is trained on it
+    real: ImageSet  # pictures are compared with these; no judge is trained on them
     judges: dict[str, tuple[nn.Module, Result]]
     pretrained: tuple[Mapping[str, Tensor], str] | None  # weights, and a key that names them
+    left_out: dict[str, int] = field(default_factory=dict)  # classes with too few images
     masks: dict[str, Tensor] = field(default_factory=dict)  # other masks of the training images
 
     def variants(self) -> list[Variant]:
@@ -292,7 +305,9 @@ def assemble(course: Course) -> Study:
         raise ValueError(f"profile {course.profile.name!r} has no budget for this study")
     scenes = course.profile.source == "scenes"
     train, validation = (course.images(split, budget.size) for split in ("train", "validation"))
-    classes = train.class_names[::2] if scenes else _frequent(train, budget.least)
+    least = budget.least if course.limit is None else 2  # a quick look has few of everything
+    classes = train.class_names[::2] if scenes else _frequent(train, least)
+    few = {k: n for k, n in train.counts().items() if k not in classes} if not scenes else {}
     train, validation = train.only(classes), validation.only(classes)
     store = course.store
     if scenes:
@@ -304,17 +319,19 @@ def assemble(course: Course) -> Study:
         test, real = validation, train
         elsewhere = backgrounds.on_random_backgrounds(validation, seed=0)
         tutors = [validation, elsewhere]
-    tutors.append(replace(tutors[0], images=backgrounds.tiled(tutors[0])[0]))
-    few = test.examples(20)  # of each class
+    tiled, usable = backgrounds.tiled(tutors[0])
+    tutors.append(replace(tutors[0], images=tiled)[usable])
+    twenty = test.examples(20)  # of each class
     exams = {
         "validation": validation,
         "elsewhere": elsewhere.examples(20),
-        "black": backgrounds.black(few),
-        "blurred": replace(few, images=gaussian_blur(few.images, 5, budget.size / 64)),
-        "noisy": replace(few, images=_grainy(few.images)),
+        "black": backgrounds.black(twenty),
+        "blurred": replace(twenty, images=_blurred(twenty.images, budget.size / 64)),
+        "noisy": replace(twenty, images=_grainy(twenty.images)),
     }
     judges, pretrained = _others(course, budget, tutors)
-    return Study(budget, store.root, course.device, train, exams, real, judges, pretrained)
+    shared = (budget, store.root, course.device, train, exams, real, judges, pretrained)
+    return Study(*shared, left_out=few)
 
 
 def _frequent(train: ImageSet, least: int) -> list[str]:
@@ -325,6 +342,10 @@ def _frequent(train: ImageSet, least: int) -> list[str]:
             + ", ".join(f"{n} of {name}" for name, n in counts.items() if n)
         )
     return enough
+
+
+def _blurred(images: Tensor, sigma: float) -> Tensor:
+    return gaussian_blur(images, 2 * math.ceil(3 * sigma) + 1, sigma)
 
 
 def _grainy(images: Tensor) -> Tensor:
@@ -450,6 +471,7 @@ def _one(study: Study, variant: Variant, ask: Callable[..., Result]) -> Studied:
         network=network,
         marks=exams.values | {"own": network.values["own"]},
         pictures=painted,
+        starts={name: pictures.tensors[name + _START] for name in wanted},
         scores=pd.concat(tables, ignore_index=True).assign(**asdict(variant)),
     )
 
@@ -487,6 +509,19 @@ def unregularised(course: Course, study: Study, standard: Studied) -> tuple[Tens
     return _as_bytes(pictures), list(seen.class_names[:3])
 
 
+def summary(study: Study) -> str:
+    """How many images of which classes there are, and which classes are missing where."""
+    classes, counts = study.train.class_names, study.exams["validation"].counts()
+    absent = ", ".join(name for name, n in counts.items() if not n) or "none"
+    left = ", ".join(f"{name} ({n})" for name, n in study.left_out.items() if n) or "none"
+    return (
+        f"{len(study.train):,} training and {sum(counts.values()):,} validation images of "
+        f"{len(classes)} classes: {', '.join(classes)}. Chance is {1 / len(classes):.0%}.\n"
+        f"Classes with too few training images, left out: {left}.\n"
+        f"Classes without a validation image: {absent}."
+    )
+
+
 def origin_of_real_images(study: Study) -> str:
     """Does `origin` tell objects from backdrops where the truth is known? In one line each."""
     five = study.exams["validation"].examples(5)
@@ -520,45 +555,53 @@ def table_one(main: pd.DataFrame) -> pd.DataFrame:
 Panels = dict[str, dict[str, dict[str, list[float]]]]  # see `figures.dots_panels`
 
 
-def exam_panels(main: pd.DataFrame, exams: Sequence[str]) -> Panels:
-    """Balanced accuracy of every training run, a panel per exam and a row per background."""
-    runs = main.groupby(["exam", "background"]).balanced.apply(list)
+def exam_panels(main: pd.DataFrame, exams: Sequence[str], measure: str) -> Panels:
+    """`accuracy` or `balanced` of every training run, by exam and background."""
+    runs = main.groupby(["exam", "background"])[measure].apply(list)
     return {exam: {b: {"training runs": runs[exam, b]} for b in BACKGROUNDS} for exam in exams}
 
 
-def exam_runs(main: pd.DataFrame, exam: str, column: str = "balanced") -> pd.DataFrame:
+def exam_runs(main: pd.DataFrame, exam: str, measure: str) -> pd.DataFrame:
     """One exam: a row per seed, a column per background."""
-    return main[main.exam == exam].pivot(index="seed", columns="background", values=column)
+    return main[main.exam == exam].pivot(index="seed", columns="background", values=measure)
 
 
-def init_rows(marks: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
+def init_rows(marks: pd.DataFrame, measure: str) -> dict[str, dict[str, list[float]]]:
     """Validation accuracy by background and init, of the first plain networks."""
     chosen = marks[(marks.exam == "validation") & (marks.seed == 0) & ~marks.robust]
-    found = chosen.groupby(["background", "init"], sort=False).balanced.apply(list)
+    found = chosen.groupby(["background", "init"], sort=False)[measure].apply(list)
     return {b: {i: found[b, i] for i in chosen.init.unique()} for b in BACKGROUNDS}
 
 
 SHOWN = {  # title of the panel and column
     "named, standard judge (%)": "right: standard",
     "named, random judge (%)": "right: random",
-    "probability, random judge (%)": "probability: random",
-    "rank, random judge": "rank: random",
-    "distance to real, random judge": "distance: random",
-    "high frequencies (%)": "high frequency",
-    "object's colours (%)": "object colour",
-    "object's patterns (%)": "object pattern",
     "surroundings' probability (%)": "probability: surroundings",
+    "probability, standard judge (%)": "probability: standard",
+    "probability, random judge (%)": "probability: random",
+    "high frequencies (%)": "high frequency",
+    "rank, standard judge": "rank: standard",
+    "rank, random judge": "rank: random",
+    "object's patterns (%)": "object pattern",
+    "distance to real, standard judge": "distance: standard",
+    "distance to real, random judge": "distance: random",
+    "parts shown": "parts",
 }
 
 
 def score_panels(table: pd.DataFrame, columns: Mapping[str, str]) -> Panels:
     """A panel per score and a row per background, a dot per training run."""
+    one = "training runs" if table.seed.nunique() > 1 else "classes"
     rows = {title: by_run(table, column) for title, column in columns.items()}
-    return {t: {b: {"training runs": list(r[b])} for b in BACKGROUNDS} for t, r in rows.items()}
+    return {
+        title: {b: {one: list(r[b].dropna())} for b in BACKGROUNDS if r[b].notna().any()}
+        for title, r in rows.items()
+        if r.notna().any(axis=None)  # too few real images leave a distance unknown
+    }
 
 
 def spectra(study: Study, networks: Mapping[Variant, Studied], like: Variant) -> dict[str, Tensor]:
-    """Spectra (runs, bands): of each background's paintings, by run, and of the noise (1, bands).
+    """Spectra (runs, bands): of what each network added to its starting images, and of the noise.
 
     The noise is the background of noise images, with nothing in front.
     """
@@ -568,8 +611,11 @@ def spectra(study: Study, networks: Mapping[Variant, Studied], like: Variant) ->
     bands = {"training noise": fv.spectrum(static).mean(0, keepdim=True)}
     for b in BACKGROUNDS:
         runs = [networks[replace(like, background=b, seed=s)] for s in range(study.budget.seeds)]
-        painted = [torch.cat([run.pictures[kind] for kind in fv.STARTS]) for run in runs]
-        bands[b] = torch.stack([fv.spectrum(p.float() / 255).mean(0) for p in painted])
+        painted = [
+            torch.cat([run.pictures[k].float() - run.starts[k].float() for k in fv.STARTS]) / 255
+            for run in runs
+        ]
+        bands[b] = torch.stack([fv.spectrum(p).mean(0) for p in painted])
     return bands
 
 
@@ -580,9 +626,9 @@ def scores(networks: Mapping[Variant, Studied]) -> pd.DataFrame:
     "the judge's first answer is the class".
     """
     table = pd.concat([studied.scores for studied in networks.values()], ignore_index=True)
-    for column in table.columns:
-        if column.startswith(("right", "probability", "high", "object")):
-            table[column] *= 100
+    for column in table.select_dtypes("float").columns:
+        share = column.startswith(("right", "probability", "high", "object"))
+        table[column] = table[column].astype("float64") * (100 if share else 1)
     table["named"] = table[[f"right: {judge}" for judge in JUDGES[:2]]].mean(axis=1)
     return table
 
@@ -592,7 +638,13 @@ def by_run(table: pd.DataFrame, column: str, *climbs: str) -> pd.DataFrame:
     a row per seed and a column per background. With one seed, a row per class."""
     chosen = table[table.climb.isin(climbs or fv.STARTS)]
     rows = "seed" if table.seed.nunique() > 1 else "label"
-    return chosen.pivot_table(column, rows, "background")[list(BACKGROUNDS)]
+    return chosen.pivot_table(column, rows, "background").reindex(columns=list(BACKGROUNDS))
+
+
+def spent(pictures: Tensor) -> str:
+    """Root mean square of normalised paintings (backgrounds, classes, 3, h, w), by background."""
+    seen = models.Normalised()(pictures.float() / 255)
+    return ", ".join(f"{b} {seen[k].square().mean().sqrt():.2f}" for k, b in enumerate(BACKGROUNDS))
 
 
 def painted(networks: Mapping[Variant, Studied], climb: str, like: Variant) -> Tensor:

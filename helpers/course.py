@@ -107,11 +107,9 @@ class Course:
         return self._photographs(split, size or self.profile.size)
 
     def _scenes(self, split: str) -> ImageSet:
-        if split not in _WORLDS:
-            raise ValueError(f"no split {split!r}; there are {', '.join(_WORLDS)}")
+        world, every = self.world(split), _WORLDS[split].every
         count = getattr(self.profile, _WORLDS[split].count)
         count = min(count, self.limit or count)
-        world, every = self.world(split), _WORLDS[split].every
         config = {"seed": world.seed, "size": world.size, "tie": world.tie, "count": count}
         config |= {"every": every, "source": source_digest()}
         drawn = self.store.get_or_compute(draw_scenes, config)
@@ -130,9 +128,15 @@ class Course:
         return loaded.images
 
     def world(self, split: str) -> World | None:
-        """The world that `images(split)` was drawn from; None for photographs."""
+        """The world that `images(split)` was drawn from; None for photographs.
+
+        Raises:
+            ValueError: no such split.
+        """
         if self.profile.source != "scenes":
             return None
+        if split not in _WORLDS:
+            raise ValueError(f"no split {split!r}; there are {', '.join(_WORLDS)}")
         chosen = _WORLDS[split]
         return World(chosen.seed, self.profile.size, self.profile.tie if chosen.tied else 0.0)
 

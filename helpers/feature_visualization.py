@@ -33,6 +33,7 @@ class Ascent:
     steps: int = 60
     rate: float = 0.01  # root mean square change of a value in [0, 1] per step
     l2: float = 1e-4  # weight of the squared norm of the normalised image; the same for all models
+    root: bool = False  # captum's and lucid's penalty: the norm itself instead of its square
     norm: float | None = None  # instead of a weight: the normalised image's norm is at most this
     jitter: int = 0  # shift by up to so many pixels at every step (wrapped around)
     noise: float = 0.0  # standard deviation of the noise added before every gradient, of [0, 1]
@@ -56,12 +57,13 @@ def objective(
 
     S_c is the class's score before the softmax and I the *normalised* image: the penalty pulls
     towards the mean colour of natural images, a mid-grey, and not towards black. Paper 1 prints no
-    formula; captum and lucid take the norm without the square, whose pull does not grow with I.
+    formula. With `how.root` the penalty is sqrt(1e-6 + ||I||^2), whose pull does not grow with I.
     TV is the sum of absolute differences between neighbours.
     """
     normalised = model.normalise(images)
     score = model.network(normalised).gather(1, targets[:, None])[:, 0]
-    score = score - how.l2 * normalised.square().sum((1, 2, 3))
+    energy = normalised.square().sum((1, 2, 3))
+    score = score - how.l2 * ((energy + 1e-6).sqrt() if how.root else energy)
     if how.smoothness:
         variation = sum(normalised.diff(dim=d).abs().sum((1, 2, 3)) for d in (2, 3))
         score = score - how.smoothness * variation

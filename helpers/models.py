@@ -393,13 +393,15 @@ def load_features(model: nn.Module, trained: Mapping[str, Tensor]) -> list[str]:
         the names of the weights and buffers that keep their own start.
 
     Raises:
-        ValueError: nothing but the last layer would be taken over: another architecture.
+        ValueError: more than the last layer differs: weights of another architecture.
     """
     own = model.state_dict()
     fits = {k: v for k, v in trained.items() if k in own and own[k].shape == v.shape}
     left = [name for name in own if name not in fits]
-    if len(left) > 4:  # a last layer has a weight and a bias, squeezenet's and vgg's no more
-        raise ValueError(f"these weights are of another architecture: none for {', '.join(left)}")
+    strangers = [name for name in trained if name not in own]
+    if len(left) > 4 or strangers:  # a last layer has a weight and a bias, or two of each
+        wrong = ", ".join((left + strangers)[:8])
+        raise ValueError(f"these weights are of another architecture; they differ in {wrong}")
     model.load_state_dict(own | fits)
     return left
 

@@ -230,7 +230,9 @@ def test_marks_are_what_the_networks_do_on_the_images_they_name(study, networks)
 
 
 def test_scores_are_those_of_the_pictures(study, networks):
-    pictures = networks[PLAIN].pictures["mean"].float() / 255
+    pictures, begun = (
+        t["mean"].float() / 255 for t in (networks[PLAIN].pictures, networks[PLAIN].starts)
+    )
     table = networks[PLAIN].scores
     rows = table[table.climb == "mean"].sort_values("label")
     judge, _ = study.judges["random"]
@@ -238,7 +240,7 @@ def test_scores_are_those_of_the_pictures(study, networks):
     assert rows["probability: random"].tolist() == pytest.approx(said["probability"].tolist(), 1e-3)
     assert rows["right: random"].tolist() == said["right"].float().tolist()
     assert rows["high frequency"].tolist() == pytest.approx(
-        fv.high_frequency(pictures).tolist(), 1e-3
+        fv.high_frequency(pictures - begun).tolist(), 1e-3
     )
 
 
@@ -440,7 +442,7 @@ def test_table_one_stands_beside_the_published_one():
 
 
 def test_exams_are_drawn_a_dot_per_training_run():
-    panels = study_of.exam_panels(marked(), ["black", "validation"])
+    panels = study_of.exam_panels(marked(), ["black", "validation"], "balanced")
     assert list(panels) == ["black", "validation"]
     assert panels["black"] == {
         "standard": {"training runs": [0, 1]},
@@ -448,7 +450,7 @@ def test_exams_are_drawn_a_dot_per_training_run():
         "noise": {"training runs": [20, 21]},
         "mixed": {"training runs": [30, 31]},
     }
-    runs = study_of.exam_runs(marked(), "black")
+    runs = study_of.exam_runs(marked(), "black", "balanced")
     assert list(runs.index) == [0, 1] and runs.loc[1].to_dict() == {
         "standard": 1, "black": 11, "noise": 21, "mixed": 31
     }  # fmt: skip
@@ -461,7 +463,9 @@ def test_inits_are_compared_on_their_first_plain_networks():
     scratch = marked()
     pretrained = marked().assign(init="pretrained", balanced=lambda t: t.balanced + 50)
     robust = marked().assign(robust=True, balanced=-1.0)
-    rows = study_of.init_rows(pd.concat([scratch, pretrained, robust], ignore_index=True))
+    rows = study_of.init_rows(
+        pd.concat([scratch, pretrained, robust], ignore_index=True), "balanced"
+    )
     assert rows == {
         "standard": {"scratch": [0], "pretrained": [50]},
         "black": {"scratch": [10], "pretrained": [60]},
@@ -519,7 +523,8 @@ def studied(variant: Variant, pictures: dict | None = None, scores: dict | None 
     made = Result("", {}, {}, {})
     mark = {"balanced": 0.25, "accuracy": 0.5, "loss": 2.0, "n": 8, "chance": 0.1}
     table = pd.DataFrame(scores or {"label": [0]}).assign(**asdict(variant))
-    return Studied(variant, made, {"black": mark, "own": mark}, pictures or {}, table)
+    begun = {name: torch.full_like(p, 128) for name, p in (pictures or {}).items()}
+    return Studied(variant, made, {"black": mark, "own": mark}, pictures or {}, begun, table)
 
 
 def test_marks_are_in_percent():
