@@ -367,10 +367,13 @@ def _others(
         jobs = [(budget.judge, t, training.settled(budget.judge_recipe)) for t in tutors]
     if budget.pretraining is not None:
         jobs.append((budget.architecture, other(course), training.settled(budget.pretraining)))
-    order = range(len(jobs))[::-1]  # pretraining is the longest
-    common = (course.store.root, course.device, jobs)
-    shown = {"unit": "network", "file": sys.stdout, "leave": False, "delay": 5}
-    made = dict(tqdm(each(_train, common, order, device=course.device), total=len(jobs), **shown))
+    common, made = (course.store.root, course.device, jobs), {}
+    for job in range(len(jobs)):
+        with suppress(LookupError):
+            made[job] = _train(common, job, find_only=True)
+    missing = [job for job in range(len(jobs)) if job not in made][::-1]  # pretraining is longest
+    shown = {"unit": "network", "file": sys.stdout, "leave": False, "disable": not missing}
+    made |= tqdm(each(_train, common, missing, device=course.device), total=len(missing), **shown)
     if budget.judge_recipe is None:
         backbone = course.pretrained(budget.judge)
         config = {"backbone": backbone.sha256}
@@ -408,14 +411,14 @@ def draw_figures(config: Mapping, inputs: Mapping, work: Path) -> tuple[dict, di
 
 
 def _train(
-    common: tuple[Path, torch.device, list[tuple[str, ImageSet, Recipe]]], job: int
+    common: tuple[Path, torch.device, list[tuple[str, ImageSet, Recipe]]],
+    job: int,
+    find_only: bool = False,
 ) -> tuple[nn.Module, Result]:
     root, device, jobs = common
     name, images, recipe = jobs[job]
-    store = Store(root)
-    return training.trained(
-        store, name, images, None, recipe, seed=0, device=device, progress=False
-    )
+    how = {"seed": 0, "device": device, "progress": False, "find_only": find_only}
+    return training.trained(Store(root), name, images, None, recipe, **how)
 
 
 def _find_only(store: Store) -> Callable[..., Result]:

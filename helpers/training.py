@@ -522,8 +522,13 @@ def trained(
     seed: int,
     device: torch.device | str = "cpu",
     progress: bool = True,
+    find_only: bool = False,
 ) -> tuple[nn.Module, Result]:
-    """A trained network in eval mode on `device`, from the store or trained now, and its record."""
+    """A trained network in eval mode on `device`, from the store or trained now, and its record.
+
+    Raises:
+        LookupError: with `find_only`, where the store does not have it.
+    """
     config = {
         "architecture": architecture,
         "classes": len(train.class_names),
@@ -532,7 +537,10 @@ def trained(
     }
     inputs = {"train": train} | ({} if validation is None else {"validation": validation})
     how = {"device": device, "progress": progress}
-    result = store.get_or_compute(fit_network, config, inputs, how=how)
+    if not find_only:
+        result = store.get_or_compute(fit_network, config, inputs, how=how)
+    elif (result := store.find(fit_network, config, inputs)) is None:
+        raise LookupError(f"the store has no such {architecture}")
     model = models.build(architecture, config["classes"], seed=seed)
     model.load_state_dict(result.tensors)
     return model.to(device).eval(), result
