@@ -706,7 +706,9 @@ def other_masks(
     config = {"segmenter": segmenter and segmenter[0]}
     inputs = {"train": study.train, "network": standard.network}
     how = {"study": study, "standard": standard, "segmenter": segmenter}
-    return Store(study.root).get_or_compute(find_masks, config, inputs, how).tensors
+    found = Store(study.root).get_or_compute(find_masks, config, inputs, how).tensors
+    order = ("grabcut", "attribution", "segmentation")  # a store gives tensors back in any order
+    return {name: found[name] for name in order if name in found}
 
 
 @stage(version=1)
