@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from joblib import Parallel, cpu_count, delayed
-from skimage.filters import threshold_otsu
 from torch import Tensor, nn
 
 from helpers.imageset import ImageSet
@@ -284,6 +283,8 @@ def attribution_masks(maps: Float[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
     Raises:
         ValueError: a value that is not finite.
     """
+    from skimage.filters import threshold_otsu  # a third of a second that stored masks do without
+
     if not maps.isfinite().all():
         raise ValueError("attribution maps must be finite, and some values are not")
     values = maps.detach().cpu().double()  # in float32, a histogram of a narrow range has no bins

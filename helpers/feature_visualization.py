@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
 from helpers.imageset import ImageSet
@@ -246,6 +245,8 @@ def feature_distance(
     layer, divided by what a real image of that class has to the others: 1 is as near as real ones.
     NaN where the class has not enough real images.
     """
+    from sklearn.neighbors import NearestNeighbors  # a second that stored scores do without
+
     device = images.device
     with frozen(judge), torch.no_grad():
         seen = embed(judge, images)

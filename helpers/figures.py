@@ -168,7 +168,9 @@ def save(
     card = folder / f"{stem}.json"
     drawn = {}
     # Saving puts back the layout engine of rcParams, which would undo a sheet's exact layout.
-    with mpl.rc_context({"figure.constrained_layout.use": False}):
+    # Pictures side by side stay pictures of their own in the SVG, with their own pixels.
+    kept = {"figure.constrained_layout.use": False, "image.composite_image": False}
+    with mpl.rc_context(kept):
         for kind, metadata in (("png", None), ("svg", {"Date": None})):
             buffer = io.BytesIO()
             fig.savefig(buffer, format=kind, dpi=DPI, facecolor="white", metadata=metadata)
@@ -741,23 +743,24 @@ def picture_table(
         fig.add_artist(
             Line2D([x / width] * 2, [1 - first / height, 1 - last / height], color=INK, lw=1.2)
         )
+    # One frame of output pixels for all cells: axes for each would take most of the drawing time.
+    ax = fig.add_axes((0, 0, 1, 1))
+    ax.set_axis_off()
     for i, j in np.ndindex(r, c):
-        box = (lefts[j] / width, 1 - (tops[i] + cell_h) / height, cell_w / width, cell_h / height)
-        ax = fig.add_axes(box)
-        ax.set_axis_off()
+        x, y = lefts[j], tops[i]
         if absent is None or not absent[i, j]:
             ax.imshow(
                 pictures[i, j].permute(1, 2, 0).cpu().numpy(),
                 interpolation="nearest" if enlarged >= 2 else "antialiased",
+                extent=(x, x + cell_w, y + cell_h, y),
                 aspect="auto",
             )
-        frame = Rectangle((0, 0), 1, 1, transform=ax.transAxes, fill=False, clip_on=False)
-        frame.set(edgecolor=RULE, linewidth=0.8)
+        frame = Rectangle((x, y), cell_w, cell_h, fill=False, edgecolor=RULE, linewidth=0.8)
         ax.add_patch(frame)
         if marks is not None and marks[i][j]:
             text = _shorten(marks[i][j], cell_w + gap - 3, mark_size)
-            y = tops[i] + cell_h + 3
-            write(lefts[j] + cell_w / 2, y, text, mark_size, ha="center", va="top")
+            write(x + cell_w / 2, y + cell_h + 3, text, mark_size, ha="center", va="top")
+    ax.set(xlim=(0, width), ylim=(height, 0))
     return fig
 
 

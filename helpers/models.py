@@ -106,6 +106,84 @@ class SlimVGG(nn.Sequential):
         _kaiming(self)
 
 
+class SlimAlexNet(nn.Sequential):
+    """A narrow AlexNet (Krizhevsky 2012) for small images: a large strided filter first, then two
+    fully connected layers. Batch norm instead of the two-week training; no dropout, for a demo's
+    few epochs."""
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__(
+            *_convolution(3, 2 * width, 7, stride=2),
+            nn.MaxPool2d(2),
+            *_convolution(2 * width, 3 * width, 5),
+            nn.MaxPool2d(2),
+            *_convolution(3 * width, 6 * width, 3),
+            *_convolution(6 * width, 4 * width, 3),
+            nn.MaxPool2d(2),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+            nn.Linear(4 * width * 16, 16 * width, bias=False),
+            nn.BatchNorm1d(16 * width),
+            nn.ReLU(),
+            nn.Linear(16 * width, classes),
+        )
+        _kaiming(self)
+
+
+class SlimGoogLeNet(nn.Sequential):
+    """A narrow GoogLeNet (Szegedy 2015) with batch norm: four inception modules after the stem."""
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__(
+            *_convolution(3, width, 3),
+            nn.MaxPool2d(2),
+            *_convolution(width, 2 * width, 3),
+            nn.MaxPool2d(2),
+            Inception(2 * width, width),
+            Inception(4 * width, width),
+            nn.MaxPool2d(2),
+            Inception(4 * width, 2 * width),
+            nn.MaxPool2d(2),
+            Inception(8 * width, 2 * width),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8 * width, classes),
+        )
+        _kaiming(self)
+
+
+class Inception(nn.Module):
+    """Filters of three sizes and a pooling side by side; `width` channels each."""
+
+    def __init__(self, channels_in: int, width: int) -> None:
+        super().__init__()
+        self.one = nn.Sequential(*_convolution(channels_in, width, 1))
+        self.three = nn.Sequential(
+            *_convolution(channels_in, width, 1), *_convolution(width, width, 3)
+        )
+        self.five = nn.Sequential(
+            *_convolution(channels_in, width // 2, 1), *_convolution(width // 2, width, 5)
+        )
+        self.pool = nn.Sequential(
+            nn.MaxPool2d(3, stride=1, padding=1), *_convolution(channels_in, width, 1)
+        )
+
+    def forward(self, x):  # (n, channels_in, h, w) -> (n, 4 width, h, w)
+        return torch.cat([self.one(x), self.three(x), self.five(x), self.pool(x)], 1)
+
+
+def _convolution(
+    channels_in: int, channels_out: int, kernel: int, stride: int = 1
+) -> tuple[nn.Module, ...]:
+    """Convolution, batch norm and ReLU; the size stays, divided by the stride."""
+    padding = kernel // 2
+    return (
+        nn.Conv2d(channels_in, channels_out, kernel, stride, padding, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(),
+    )
+
+
 def _kaiming(network: nn.Module) -> None:
     """Draw every convolution's weights so that the backward pass keeps its scale (He 2015)."""
     for module in network.modules():
@@ -145,6 +223,8 @@ _SLIM = {  # the first stage is 16 channels wide
     "slim_resnet18": partial(SlimResNet, blocks=(2, 2, 2, 2), width=16),
     "slim_resnet10": partial(SlimResNet, blocks=(1, 1, 1, 1), width=16),
     "slim_vgg6": partial(SlimVGG, width=16),
+    "slim_alexnet": partial(SlimAlexNet, width=16),
+    "slim_googlenet": partial(SlimGoogLeNet, width=16),
 }
 
 
@@ -421,6 +501,35 @@ class Probe(nn.Module):
 
     def forward(self, images):  # (n, 3, h, w) -> (n, k)
         return self.layer(embed(self.backbone, images))
+
+
+class Merged(nn.Module):
+    """A classifier asked coarser questions: the probability of each group of its classes.
+
+    An ImageNet network knows 118 breeds and no "dog". The outputs are log-probabilities, one per
+    group and a last one for all other classes, so their softmax is the groups' probabilities.
+
+    Args:
+        classes: how many the model has.
+
+    Raises:
+        ValueError: a group without a class, a class in two groups, or no other classes.
+    """
+
+    def __init__(self, model: nn.Module, groups: Sequence[Sequence[int]], classes: int) -> None:
+        super().__init__()
+        taken = [k for group in groups for k in group]
+        rest = sorted(set(range(classes)) - set(taken))
+        if not all(map(len, groups)) or len(set(taken)) < len(taken) or not rest:
+            raise ValueError("every group needs a class of its own, and some must be left over")
+        if not set(taken) <= set(range(classes)):
+            raise ValueError(f"groups name classes {max(taken)}; valid are 0 to {classes - 1}")
+        self.model = model
+        self.groups = [torch.tensor(list(group)) for group in (*groups, rest)]
+
+    def forward(self, images):  # (n, 3, h, w) -> (n, groups + 1)
+        said = self.model(images).float().log_softmax(1)
+        return torch.stack([said[:, group].logsumexp(1) for group in self.groups], 1)
 
 
 def with_last_layer(

@@ -10,7 +10,6 @@ Images are in [0, 1]; networks are those of `helpers.models`, whose first layer 
 from __future__ import annotations
 
 import torch
-from captum.attr import LayerGradCam
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -58,6 +57,8 @@ def grad_cam(
         return maps
     if not 0 <= float(images.min()) <= float(images.max()) <= 1:
         raise ValueError("an image has values outside [0, 1]")
+
+    from captum.attr import LayerGradCam  # half a second that most notebooks can do without
 
     def score(batch: Tensor, of: Tensor) -> Tensor:  # (m, 3, h, w), (m,) -> (m,)
         logits = model(batch)

@@ -28,7 +28,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from jaxtyping import Bool, Float, Int64, Shaped, UInt8
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
@@ -38,7 +37,7 @@ from helpers import models
 from helpers.budget import Recipe
 from helpers.durable import write_durably
 from helpers.imageset import ImageSet
-from helpers.store import Result, Store, stage
+from helpers.store import Keyed, Result, Store, stage
 
 
 @dataclass
@@ -437,6 +436,11 @@ def evaluate(
     batch_size: int = 256,
     device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
+    """What `mark` says of the model's answers. Raises as `mark` and `predict` do."""
+    return mark(predict(model, images, batch_size=batch_size, device=device), images)
+
+
+def mark(logits: Float[Tensor, "n k"], images: ImageSet) -> dict[str, Any]:
     """Accuracy and mean cross-entropy, and what they have to be read with.
 
     Returns:
@@ -445,9 +449,8 @@ def evaluate(
         most frequent class), absent (names of classes without an image).
 
     Raises:
-        ValueError: no images, or the model has not one output per class.
+        ValueError: the model has not one output per class.
     """
-    logits = predict(model, images, batch_size=batch_size, device=device)
     classes = len(images.class_names)
     if logits.shape[1] != classes:
         raise ValueError(f"the model has {logits.shape[1]} outputs for {classes} classes")
@@ -465,6 +468,36 @@ def evaluate(
         "majority": max(counts.values()) / len(images),
         "absent": [name for name, count in counts.items() if not count],
     }
+
+
+@stage(version=1)
+def answer(
+    config: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    work: Path,
+    *,
+    model: nn.Module,
+    device: torch.device | str = "cpu",
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Logits of the images. Inputs: network (what made the model's weights), images."""
+    return {"logits": predict(model, inputs["images"], device=device)}, {}
+
+
+def answers(
+    store: Store,
+    network: Keyed,
+    model: nn.Module,
+    images: ImageSet,
+    *,
+    device: torch.device | str = "cpu",
+) -> Float[Tensor, "n k"]:
+    """Logits of all images, from the store or predicted now.
+
+    Args:
+        network: what `model` was made of, such as the result of its training.
+    """
+    inputs, how = {"network": network, "images": images}, {"model": model, "device": device}
+    return store.get_or_compute(answer, {}, inputs, how).tensors["logits"]
 
 
 def settled(recipe: Recipe) -> Recipe:
@@ -567,6 +600,8 @@ def fit_last_layer(
     Returns:
         {"weight": (classes, d), "bias": (classes,)} and {"regularisation": C of scikit-learn}.
     """
+    from sklearn.linear_model import LogisticRegression  # half a second only photographs need
+
     train = inputs["train"]
     backbone.to(device).eval()
     batches = torch.arange(len(train)).split(64)

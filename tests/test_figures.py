@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from helpers import figures
@@ -233,6 +234,16 @@ def table(r, c, size=8):
     return noise(r * c, size).view(r, c, 3, size, size)
 
 
+def cells(fig):
+    """The box of every cell of a picture table, in parts of the figure, row by row."""
+    (ax,) = fig.axes
+    to_figure = ax.transData + fig.transFigure.inverted()
+    return [
+        Bbox.from_extents(*np.sort(to_figure.transform(patch.get_bbox()), 0).ravel())
+        for patch in ax.patches
+    ]
+
+
 def drawn_texts(fig):
     """Every text with its box in pixels."""
     fig.draw_without_rendering()
@@ -248,8 +259,7 @@ def test_picture_table_enlarges_small_pictures_by_a_whole_number(r, c, size, cel
     fig = figures.picture_table(table(r, c, size), names, ["grasshopper"] * c)
     width, height = np.array(fig.get_size_inches()) * figures.DPI
     assert width == pytest.approx(figures.WIDTH * figures.DPI)
-    for ax in fig.axes:
-        box = ax.get_position()
+    for box in cells(fig):
         assert (box.width * width, box.height * height) == pytest.approx((cell, cell))
         edges = np.array([box.x0 * width, box.y0 * height])
         assert edges == pytest.approx(edges.round(), abs=1e-6)  # crisp: on whole pixels
@@ -258,10 +268,10 @@ def test_picture_table_enlarges_small_pictures_by_a_whole_number(r, c, size, cel
 @pytest.mark.parametrize("c", [3, 5, 9])
 def test_picture_table_fits_large_pictures_to_the_page(c):
     fig = figures.picture_table(table(1, c, 256), ["a"], list("abcdefghi")[:c])
-    boxes = [ax.get_position() for ax in fig.axes]
+    boxes = cells(fig)
     assert 0.98 < max(box.x1 for box in boxes) <= 1
     assert len({round(box.width, 9) for box in boxes}) == 1
-    assert all(ax.images[0].get_interpolation() == "antialiased" for ax in fig.axes)
+    assert all(image.get_interpolation() == "antialiased" for image in fig.axes[0].images)
 
 
 def test_picture_table_shows_each_picture_in_its_cell_and_leaves_absent_cells_empty():
@@ -270,20 +280,21 @@ def test_picture_table_shows_each_picture_in_its_cell_and_leaves_absent_cells_em
     marks = [["m00", "", "m02"], ["m10", "m11", "m12"]]
     fig = figures.picture_table(pictures, ["r0", "r1"], list("xyz"), absent=absent, marks=marks)
     at = {text.get_text(): text.get_position() for text in fig.texts}
-    assert len(fig.axes) == 6
+    assert len(cells(fig)) == 6
+    shown = iter(fig.axes[0].images)
     for i, j in np.ndindex(2, 3):
-        ax = fig.axes[3 * i + j]
-        assert len(ax.images) == (not absent[i, j])
-        assert len(ax.patches) == 1  # the frame
-        box = ax.get_position()
+        box = cells(fig)[3 * i + j]
         assert box.y0 < at[f"r{i}"][1] < box.y1
         assert at["xyz"[j]][0] == pytest.approx((box.x0 + box.x1) / 2)
         assert at[f"r{i}"][0] < box.x0
         if not absent[i, j]:
-            shown = np.asarray(ax.images[0].get_array())
-            assert (shown == pictures[i, j].permute(1, 2, 0).numpy()).all()
+            image = next(shown)
+            x0, x1, y1, y0 = image.get_extent()
+            assert (x0, y0, x1 - x0, y1 - y0) == fig.axes[0].patches[3 * i + j].get_bbox().bounds
+            assert (np.asarray(image.get_array()) == pictures[i, j].permute(1, 2, 0).numpy()).all()
             assert box.y0 - 0.1 < at[f"m{i}{j}"][1] < box.y0
     assert "m01" not in at
+    assert next(shown, None) is None
 
 
 @pytest.mark.parametrize("c", [3, 9])
@@ -302,7 +313,7 @@ def test_groups_stand_apart_at_the_far_left():
     names = [f"row {i}" for i in range(5)]
     groups = {"plain": 2, "robust": 3}
     fig = figures.picture_table(table(5, 4), names, list("abcd"), groups=groups)
-    y0 = [fig.axes[4 * i].get_position().y0 for i in range(5)]
+    y0 = [cells(fig)[4 * i].y0 for i in range(5)]
     steps = -np.diff(y0)
     assert steps[[0, 2, 3]] == pytest.approx(steps[0])
     assert steps[1] > steps[0] * 1.01
@@ -328,7 +339,8 @@ def test_a_picture_table_keeps_everything_on_the_page(r, c, size, headline):
         groups={"a group with a long name": r},
     )
     page = fig.bbox
-    boxes = [*drawn_texts(fig).values(), *(ax.get_window_extent() for ax in fig.axes)]
+    texts = drawn_texts(fig).values()
+    boxes = [*texts, *(box.transformed(fig.transFigure) for box in cells(fig))]
     for box in boxes:
         assert min(box.x0, box.y0) >= -1
         assert (box.x1, box.y1) <= (page.x1 + 1, page.y1 + 1)

@@ -10,12 +10,22 @@ import torchvision
 from torch import nn
 
 from helpers import models
-from helpers.models import build, embed, names, pretrained, pretrained_segmenter, with_last_layer
+from helpers.models import (
+    Merged,
+    build,
+    embed,
+    names,
+    pretrained,
+    pretrained_segmenter,
+    with_last_layer,
+)
 
 LIGHT = (
     "slim_resnet18",
     "slim_resnet10",
     "slim_vgg6",
+    "slim_alexnet",
+    "slim_googlenet",
     "squeezenet1_1",
     "timm:test_resnet",
     "timm:test_vit",
@@ -437,3 +447,18 @@ def test_a_frozen_model_comes_back_as_it_was(fails):
     assert [module.training for module in model.modules()] == modes
     assert [parameter.requires_grad for parameter in model.parameters()] == flags
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+def test_merged_classes_have_the_sum_of_their_probabilities():
+    model = build("slim_vgg6", 6, seed=0).eval()
+    images = torch.rand(3, 3, 32, 32)
+    each = model(images).softmax(1)
+    merged = Merged(model, [[4, 1], [0]], 6)(images).softmax(1)
+    wanted = torch.stack([each[:, 1] + each[:, 4], each[:, 0], each[:, [2, 3, 5]].sum(1)], 1)
+    torch.testing.assert_close(merged, wanted)
+
+
+@pytest.mark.parametrize("groups", [[[]], [[0], [0, 1]], [[0, 1, 2], [3, 4, 5]], [[6]]])
+def test_merging_needs_groups_that_are_apart_and_leave_something(groups):
+    with pytest.raises(ValueError, match="group"):
+        Merged(build("slim_vgg6", 6, seed=0), groups, 6)
