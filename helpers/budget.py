@@ -101,6 +101,22 @@ class BackgroundStudy:
 
 
 @dataclass(frozen=True)
+class SummaryStudy:
+    """Paper 2: what several networks look at in the same images."""
+
+    size: int  # height and width of the pictures, pixels
+    networks: tuple[tuple[str, str], ...]  # title, and the architecture or the pretrained weights
+    epochs: tuple[int, ...]  # each architecture is trained this long, from the shortest; () if not
+    recipe: Recipe | None
+    classes: tuple[str, ...]
+    per_class: int  # images that all networks classify correctly
+    schedule: str  # of the masks, see `helpers.crisp_masks`
+    boxes: int  # proposals per image
+    enlarge: int  # proposals are looked for on images so many times larger
+    batch: int = 20  # masks made at once, by one process
+
+
+@dataclass(frozen=True)
 class Profile:
     """What one profile works on and spends. Numbers of images are per split; None means all."""
 
@@ -118,6 +134,7 @@ class Profile:
     )
     tie: float = TIE
     backgrounds: BackgroundStudy | None = None  # what notebook 01 spends
+    summaries: SummaryStudy | None = None  # what notebook 02 spends
 
 
 _AS_CUT_OUT = ("flip", "shift", "brightness")  # leave black backgrounds black, unlike contrast
@@ -130,6 +147,28 @@ _DEMO_STUDY = Recipe(
     precision="quick",
 )
 _PAPER_STUDY = Recipe(epochs=100, batch_size=64, lr=0.02, augmentations=_AS_CUT_OUT)
+
+# Paper 2's classes, adjacent in meaning two by two, and what an ImageNet network calls them.
+IMAGENET_PAIRS = {
+    "robin": 15,
+    "bald eagle": 22,
+    "golden retriever": 207,
+    "German shepherd": 235,
+    "bullet train": 466,
+    "steam locomotive": 820,
+    "pick-up": 717,
+    "police van": 734,
+    "oboe": 683,
+    "saxophone": 776,
+    "crash helmet": 518,
+    "football helmet": 560,
+    "jeans": 608,
+    "miniskirt": 655,
+    "cowboy hat": 515,
+    "Windsor tie": 906,
+    "sweatshirt": 841,
+    "running shoe": 770,
+}
 
 PROFILES: dict[str, Profile] = {
     p.name: p
@@ -158,6 +197,22 @@ PROFILES: dict[str, Profile] = {
                 l2=3e-4,
                 norm=0.9,
             ),
+            summaries=SummaryStudy(
+                size=64,
+                networks=(
+                    ("AlexNet", "slim_alexnet"),
+                    ("VGG", "slim_vgg6"),
+                    ("GoogLeNet", "slim_googlenet"),
+                    ("ResNet", "slim_resnet10"),
+                ),
+                epochs=(2, 4),
+                recipe=_DEMO_STUDY,
+                classes=("retriever", "shepherd", "robin", "eagle", "pick-up", "police van"),
+                per_class=20,
+                schedule="paper",
+                boxes=200,
+                enlarge=2,
+            ),
         ),
         Profile(
             name="photos",
@@ -184,6 +239,20 @@ PROFILES: dict[str, Profile] = {
                 l2=7.5e-5,
                 norm=0.9,
             ),
+            summaries=SummaryStudy(
+                size=224,
+                networks=(
+                    ("SqueezeNet", "SqueezeNet1_0_Weights.IMAGENET1K_V1"),
+                    ("MobileNetV2", "MobileNet_V2_Weights.IMAGENET1K_V1"),
+                ),
+                epochs=(),
+                recipe=None,
+                classes=("ants", "bees", "dog", "cat", *IMAGENET_PAIRS),
+                per_class=20,
+                schedule="paper",
+                boxes=500,
+                enlarge=1,
+            ),
         ),
         Profile(
             name="paper",
@@ -209,6 +278,22 @@ PROFILES: dict[str, Profile] = {
                 l2=2.5e-5,
                 norm=0.9,
                 least=1,
+            ),
+            summaries=SummaryStudy(
+                size=224,
+                networks=(
+                    ("AlexNet", "AlexNet_Weights.IMAGENET1K_V1"),
+                    ("VGG16", "VGG16_Weights.IMAGENET1K_V1"),
+                    ("GoogLeNet", "GoogLeNet_Weights.IMAGENET1K_V1"),
+                    ("ResNet50", "ResNet50_Weights.IMAGENET1K_V1"),
+                ),
+                epochs=(),
+                recipe=None,
+                classes=tuple(IMAGENET_PAIRS),
+                per_class=50,
+                schedule="paper",
+                boxes=500,
+                enlarge=1,
             ),
         ),
     )

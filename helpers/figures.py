@@ -20,12 +20,14 @@ from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 
+import cv2
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from jaxtyping import Bool, UInt8
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -291,6 +293,39 @@ def outline(ax: Axes, mask: Bool[np.ndarray, "h w"], color: str = PALETTE["orang
         for line, width in (("black", 2.4), (color, 1.2)):
             ax.contour(x, y, padded, levels=[0.5], colors=line, linewidths=width)
         ax.set(xlim=(-0.5, w - 0.5), ylim=(h - 0.5, -0.5))
+
+
+def framed(
+    image: UInt8[Tensor, "3 h w"],
+    boxes: Int64[Tensor, "m 4"],
+    colours: Sequence[str] | str,
+    enlarge: int = 1,
+) -> UInt8[Tensor, "3 H W"]:
+    """The picture, enlarged so many times, with boxes drawn on it, two output pixels wide.
+
+    Args:
+        boxes: x0, y0, x1, y1 in the picture's pixels, half open.
+        colours: names of `PALETTE`, one for each box or one for all; a dark line lies beside it.
+    """
+    picture = np.repeat(np.repeat(image.permute(1, 2, 0).numpy(), enlarge, 0), enlarge, 1).copy()
+    names = [colours] * len(boxes) if isinstance(colours, str) else colours
+    for (x0, y0, x1, y1), name in zip((boxes * enlarge).tolist(), names, strict=True):
+        rgb = [round(255 * c) for c in mpl.colors.to_rgb(PALETTE[name])]
+        for inset, colour in ((2, (20, 20, 20)), (1, rgb), (0, rgb)):
+            if min(x1 - x0, y1 - y0) > 2 * inset + 1:
+                corner, other = (x0 + inset, y0 + inset), (x1 - 1 - inset, y1 - 1 - inset)
+                cv2.rectangle(picture, corner, other, colour, 1)
+    return torch.from_numpy(picture).permute(2, 0, 1)
+
+
+def heated(
+    images: UInt8[Tensor, "n 3 h w"], values: Float[Tensor, "n h w"]
+) -> UInt8[Tensor, "n 3 h w"]:
+    """Values in [0, 1] as colours over the grey pictures: dark blue is 0, yellow is 1 (cividis)."""
+    grey = images.float().mean(1, keepdim=True) / 255
+    colours = mpl.colormaps["cividis"](values.clamp(0, 1).numpy())[..., :3]
+    colours = torch.from_numpy(colours).permute(0, 3, 1, 2).float()
+    return ((0.3 * grey + 0.7 * colours) * 255).round().byte()
 
 
 def contact_sheet(
@@ -787,6 +822,7 @@ def _shorten(text: str, room: float, points: float, weight: str = "normal") -> s
 
 # Colour and shape both tell the series apart. The diamond in vermilion is the paper's, everywhere.
 _MARKERS = (("blue", "o"), ("orange", "s"), ("green", "^"), ("purple", "v"))
+_REAL = {"color": PALETTE["green"], "linewidth": 1.8}  # a line of what real images reach
 
 
 def dots(
@@ -837,6 +873,8 @@ def dots_panels(
     *,
     chances: Mapping[str, float] | None = None,
     columns: int = 3,
+    real: Mapping[str, float] | None = None,
+    limits: tuple[float, float] | None = None,
 ) -> Figure:
     """`dots` for several quantities side by side, with the same rows and one key.
 
@@ -845,16 +883,20 @@ def dots_panels(
             quantity lacks stays empty there.
         chances: the chance level of some or all of the quantities.
         columns: at most so many panels side by side.
+        real: what real images reach in some or all of the quantities, a line each.
+        limits: of every panel's x axis, so that panels can be compared; each its own without it.
 
     Raises:
         ValueError: nothing to draw, a value that is not finite, more than four series, fewer than
-            one column, or a chance level without its quantity.
+            one column, or a chance level or a line of real images without its quantity.
     """
     series = _series(quantities)
     if columns < 1:
         raise ValueError(f"columns={columns}: panels need at least one column")
     if strangers := [name for name in chances or {} if name not in quantities]:
         raise ValueError(f"chance level for {strangers[0]!r}, which has no panel")
+    if strangers := [name for name in real or {} if name not in quantities]:
+        raise ValueError(f"line of real images for {strangers[0]!r}, which has no panel")
     rows = list(dict.fromkeys(row for values in quantities.values() for row in values))
     deep = math.ceil(len(quantities) / columns)
     columns = math.ceil(len(quantities) / deep)  # four panels make two rows of two, not 3 + 1
@@ -866,9 +908,14 @@ def dots_panels(
         _draw_dots(ax, values, rows, series, (chances or {}).get(label), {}, {})
         ax.set_title(_wrap(label, letters, 3), fontsize=11.5)
         ax.xaxis.get_major_locator().set_params(nbins=max(3, 9 // columns))
+        if label in (real or {}):
+            ax.axvline(real[label], zorder=1, **_REAL)
+        if limits:
+            ax.set_xlim(limits)
     for ax in axes[len(quantities) :]:
         ax.remove()
-    _dots_key(fig, quantities.values(), series, "chance" if chances else None, None)
+    chance = "chance" if chances else None
+    _dots_key(fig, quantities.values(), series, chance, None, "real images" if real else None)
     return fig
 
 
@@ -935,6 +982,7 @@ def _dots_key(
     series: Sequence[str],
     chance_label: str | None,
     published: Mapping[str, float] | None,
+    real_label: str | None = None,
 ) -> None:
     """Above the axes: the series, and what else is drawn."""
     many = any(len(v) > 1 for rows in quantities for row in rows.values() for v in row.values())
@@ -953,6 +1001,8 @@ def _dots_key(
     if chance_label is not None:
         dash = {"linestyle": (0, (3, 2)), "linewidth": 1.6, "color": INK}
         handles.append(Line2D([], [], label=chance_label, **dash))
+    if real_label is not None:
+        handles.append(Line2D([], [], label=real_label, **_REAL))
     _key_on_top(fig, handles)
 
 
@@ -1055,4 +1105,36 @@ def lines(
                 ax.annotate(name, (x[-1], end), fontsize=11, annotation_clip=False, **place)
         else:
             _key_on_top(fig, ax.get_lines(), handlelength=3.4)
+    return fig
+
+
+def scatter(table: pd.DataFrame, x: str, y: str, *, label: str) -> Figure:
+    """A point for each row of a table, with its name beside it.
+
+    Args:
+        x, y: columns of numbers, whose names are the axes' names.
+        label: the column of names.
+
+    Raises:
+        ValueError: no rows, or a number that is not finite.
+    """
+    values = table[[x, y]].to_numpy(float)
+    if not len(values) or not np.isfinite(values).all():
+        raise ValueError(f"{len(values)} points to draw; all need finite {x} and {y}")
+    fig = Figure(figsize=(WIDTH, 4.2))
+    ax = fig.subplots()
+    ax.plot(*values.T, "o", color=PALETTE["blue"], markersize=8)
+    order = values[:, 0].argsort()
+    for turn, row in enumerate(order):  # neighbours have their names above and below in turn
+        ax.annotate(
+            table[label].iloc[row],
+            values[row],
+            xytext=(0, 9 if turn % 2 else -9),
+            textcoords="offset points",
+            ha="center",
+            va="bottom" if turn % 2 else "top",
+            fontsize=11,
+        )
+    ax.set(xlabel=x, ylabel=y)
+    ax.margins(0.12)
     return fig

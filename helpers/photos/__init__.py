@@ -18,6 +18,9 @@ Three decisions hold for every reader:
   Classes left without a picture keep their place in `class_names`. Unusable files among the n are
   reported, not replaced.
 
+`pf_willow` is the exception: a benchmark of keypoints, it returns pictures of their own size with
+their keypoints, all or none.
+
 `make data` (`python -m helpers.photos`) lists the public sets of `data/registry.toml` and downloads
 those that are missing.
 """
@@ -28,6 +31,7 @@ from helpers.photos.layouts import (
     class_folders,
     folder,
     imagenet9,
+    pf_willow,
     saliency,
     tiny_imagenet,
 )
@@ -63,6 +67,7 @@ __all__ = [
     "folder",
     "imagenet9",
     "open_picture",
+    "pf_willow",
     "saliency",
     "state",
     "tiny_imagenet",

@@ -1,4 +1,4 @@
-"""Saliency sets, ImageNet-9, Tiny-ImageNet, class folders, your own folder: layouts on disk."""
+"""Saliency sets, ImageNet-9, Tiny-ImageNet, PF-WILLOW, class folders, yours: layouts on disk."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from scipy.io import loadmat
+from torch import Tensor
+
+from helpers.photos.opening import UnusablePicture, open_picture, readable
 from helpers.photos.public_sets import MissingDataset, find
 from helpers.photos.reading import Loaded, Picture, Refusal, balanced, read, with_masks
 
@@ -147,6 +154,50 @@ def tiny_imagenet(
     return read(balanced(pictures, limit), refused, class_names=names, size=size, what=what)
 
 
+def pf_willow(
+    root: str | PathLike[str], *, limit: int | None = None
+) -> dict[str, list[tuple[UInt8[Tensor, "3 _h _w"], Float[Tensor, "p 2"]]]]:
+    """PF-WILLOW (paper 2, proposal flow): sets of photographs whose keypoints correspond.
+
+    A set is a folder of pictures `x.png`, each with `x.mat`, whose `pts_coord` holds x in its first
+    row and y in its second. Pictures keep their size: they are not cut to squares. With `limit`, so
+    many pictures, spread over the sets.
+
+    Returns:
+        By set: its pictures, each with its keypoints (x, y) in pixels; keypoint i of one picture
+        corresponds to keypoint i of every other.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: no pictures, one that cannot be used or has no usable keypoints, or another
+            number of keypoints than the others of its set: a benchmark is whole or none.
+    """
+    root = _folder(root)
+    places = _folders(root)
+    pictures = [
+        Picture(f"{place.name}/{p.name}", p, label)
+        for label, place in enumerate(places)
+        for p in _files(place)
+    ]
+    if not pictures:
+        raise ValueError(f"{root} holds no sets; expected {root.name}/<set>/x.png with x.mat")
+    sets: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for picture in balanced(pictures, limit):
+        own = sets.setdefault(places[picture.label].name, [])
+        try:
+            pixels = torch.from_numpy(np.array(open_picture(picture.image)))
+            points = _keypoints(picture.image.with_suffix(".mat"))
+        except UnusablePicture as error:
+            raise ValueError(f"{picture.id} in {root}: {error}") from None
+        if own and len(points) != len(own[0][1]):
+            raise ValueError(
+                f"{picture.id} in {root} has {len(points)} keypoints, others of its set "
+                f"{len(own[0][1])}; they must correspond"
+            )
+        own.append((pixels.permute(2, 0, 1).contiguous(), points))
+    return sets
+
+
 def class_folders(
     root: str | PathLike[str],
     *,
@@ -235,6 +286,14 @@ def folder(root: str | PathLike[str], *, size: int = 224, limit: int | None = No
         refused += unmasked
     names = [p.name for p in places]
     return read(pictures, refused, class_names=names, size=size, what=root.name)
+
+
+def _keypoints(file: Path) -> Float[Tensor, "p 2"]:
+    with readable(file):
+        points = np.asarray(loadmat(file).get("pts_coord", ()), np.float32)
+        if points.ndim != 2 or len(points) < 2 or not np.isfinite(points[:2]).all():
+            raise UnusablePicture(f"{file.name} has no finite pts_coord of 2 rows, x and y")
+        return torch.from_numpy(points[:2].T.copy())
 
 
 def _folder(root: str | PathLike[str]) -> Path:
