@@ -33,7 +33,7 @@ from tqdm import tqdm
 from helpers import backgrounds, models, photos, saliency, training
 from helpers import feature_visualization as fv
 from helpers.budget import BackgroundStudy, Recipe
-from helpers.claims import published
+from helpers.claims import number, published, t_interval
 from helpers.course import Course
 from helpers.feature_visualization import Ascent
 from helpers.imageset import ImageSet
@@ -142,12 +142,72 @@ def examine(
     model: nn.Module,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Accuracy on every exam, and once more on validation with batch-norm statistics taken from
-    unmodified training images: what is then still missing is the features'."""
+    unmodified training images. What is then still missing need not be the features': the weights
+    have been fitted to other statistics. See `control`."""
     device = study.device
     marks = {name: training.evaluate(model, e, device=device) for name, e in study.exams.items()}
     renewed = with_statistics_of(model, study.train, device=device)
     marks["new statistics"] = training.evaluate(renewed, study.exams["validation"], device=device)
     return {}, marks
+
+
+@stage(version=2)
+def control(
+    config: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    work: Path,
+    *,
+    study: Study,
+    variant: Variant,
+    model: nn.Module,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What the exam with new statistics has to be read with, two marks more.
+
+    "own, re-estimated": batch-norm statistics taken once more from the network's own training
+    images must change nothing on these. "new last layer": weights and statistics as they are, and a
+    new linear layer fitted to unmodified training images: what the features still tell of them.
+    """
+    shown, device = study.shown_to(variant), study.device
+    again = with_statistics_of(model, shown, device=device)
+    return {}, {
+        "own, re-estimated": training.evaluate(again, shown.examples(100), device=device),
+        "new last layer": _with_new_last_layer(study, model),
+    }
+
+
+@stage(version=1)
+def untrained(
+    config: Mapping[str, Any], inputs: Mapping[str, Any], work: Path, *, study: Study
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The floor of "new last layer": a network of random weights with fitting statistics."""
+    classes = len(study.train.class_names)
+    model = models.build(study.budget.architecture, classes, seed=0)
+    model = with_statistics_of(model, study.train, device=study.device)
+    return {}, _with_new_last_layer(study, model)
+
+
+def _with_new_last_layer(study: Study, model: nn.Module) -> dict[str, Any]:
+    """The validation mark of the network's features under a last layer for unmodified images.
+
+    The layer is a linear discriminant with Ledoit and Wolf's shrinkage: nothing to choose.
+    """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis  # stored runs do without
+
+    train, validation = study.train, study.exams["validation"]
+    with torch.inference_mode():
+        seen = [
+            torch.cat(
+                [
+                    models.embed(model, images[rows].to_float(study.device)).cpu()
+                    for rows in torch.arange(len(images)).split(256)
+                ]
+            ).numpy()
+            for images in (train, validation)
+        ]
+    layer = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(seen[0], train.labels)
+    logits = torch.full((len(validation), len(train.class_names)), -1e4)  # classes never seen
+    logits[:, layer.classes_] = torch.from_numpy(layer.predict_log_proba(seen[1])).float()
+    return training.mark(logits, validation)
 
 
 @stage(version=1)
@@ -459,6 +519,10 @@ def _one(study: Study, variant: Variant, ask: Callable[..., Result]) -> Studied:
     inputs = {"network": network, "train": study.train}
     exams = ask(examine, {}, inputs | study.exams, {"study": study, "model": model})
     wanted = {name: asdict(climb) for name, climb in climbs(budget, variant).items()}
+    controls = {}
+    if (variant.init, variant.robust, variant.masks) == (budget.inits[0], False, "true"):
+        asked = inputs | {"validation": study.exams["validation"]}
+        controls = ask(control, {}, asked, how | {"model": model}).values
     config = {"climbs": wanted, "seed": variant.seed}
     pictures = ask(paint, config, inputs, how | {"model": model})
     judges = {name: result for name, (_, result) in study.judges.items()}
@@ -476,7 +540,7 @@ def _one(study: Study, variant: Variant, ask: Callable[..., Result]) -> Studied:
     return Studied(
         variant=variant,
         network=network,
-        marks=exams.values | {"own": network.values["own"]},
+        marks=exams.values | controls | {"own": network.values["own"]},
         pictures=painted,
         starts={name: pictures.tensors[name + _START] for name in wanted},
         scores=pd.concat(tables, ignore_index=True).assign(**asdict(variant)),
@@ -554,11 +618,53 @@ def trace_real(config: Mapping, inputs: Mapping, work: Path) -> tuple[dict, dict
     return {}, {"on object": shares}
 
 
+def real_scores(study: Study) -> dict[str, float]:
+    """What the scores of paintings say of real images, in percent: the most one can hope for.
+
+    Columns are those of `scores`: `named`, `right: <judge>`, `probability: <judge>`, `high
+    frequency` and `object pattern` (of real objects); classes count alike.
+    """
+    judges = {name: result for name, (_, result) in study.judges.items()}
+    found = Store(study.root).get_or_compute(
+        score_real, {}, {"real": study.real} | judges, {"study": study}
+    )
+    said = {name: 100 * mean for name, mean in found.values["means"].items()}
+    said["named"] = sum(said[f"right: {judge}"] for judge in JUDGES[:2]) / 2
+    inputs = {"few": study.exams["validation"].examples(5), "real": study.real}
+    traced = Store(study.root).get_or_compute(trace_real, {}, inputs).values["on object"]
+    return said | {"object pattern": 100 * traced["pattern"][0]}
+
+
+@stage(version=1)
+def score_real(
+    config: Mapping[str, Any], inputs: Mapping[str, Any], work: Path, *, study: Study
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Means over the real images, each class counting the same."""
+    tables = []
+    for rows in torch.arange(len(study.real)).split(256):
+        part = study.real[rows]
+        pictures, labels = part.to_float(study.device), part.labels.to(study.device)
+        said = {"label": labels, "high frequency": fv.high_frequency(pictures)}
+        for name, (judge, _) in study.judges.items():
+            of_judge = fv.judged(judge, pictures, labels)
+            said |= {f"{what}: {name}": of_judge[what] for what in ("right", "probability")}
+        tables.append(pd.DataFrame({name: v.float().cpu().numpy() for name, v in said.items()}))
+    return {}, {"means": pd.concat(tables).groupby("label").mean().mean().to_dict()}
+
+
+def accuracy_of_untrained(study: Study, measure: str) -> float:
+    """Validation accuracy (percent) of random features under a last layer, see `control`."""
+    inputs = {"train": study.train, "validation": study.exams["validation"]}
+    config = {"architecture": study.budget.architecture}
+    found = Store(study.root).get_or_compute(untrained, config, inputs, {"study": study})
+    return 100 * found.values[measure]
+
+
 def table_one(main: pd.DataFrame) -> pd.DataFrame:
     """The paper's Table I: mean and standard deviation over seeds, and the published row."""
     wanted = {
-        "training %": ("own", "accuracy"),
-        "validation %": ("validation", "accuracy"),
+        "training (own backgrounds, %)": ("own", "accuracy"),
+        "validation (unmodified, %)": ("validation", "accuracy"),
         "training loss": ("own", "loss"),
     }
     ours = {
@@ -567,7 +673,8 @@ def table_one(main: pd.DataFrame) -> pd.DataFrame:
     }
     paper = published("paper1_table1_accuracy").set_index("trained_on")
     paper.columns = pd.MultiIndex.from_product([["paper"], wanted])
-    return pd.concat(ours, axis=1).join(paper).loc[list(BACKGROUNDS)].round(3)
+    table = pd.concat(ours, axis=1).join(paper).loc[list(BACKGROUNDS)]
+    return table.round({column: 3 if "loss" in " ".join(column) else 1 for column in table})
 
 
 Panels = dict[str, dict[str, dict[str, list[float]]]]  # see `figures.dots_panels`
@@ -584,25 +691,24 @@ def exam_runs(main: pd.DataFrame, exam: str, measure: str) -> pd.DataFrame:
     return main[main.exam == exam].pivot(index="seed", columns="background", values=measure)
 
 
-def init_rows(marks: pd.DataFrame, measure: str) -> dict[str, dict[str, list[float]]]:
-    """Validation accuracy by background and init, of the first plain networks."""
+def by_init(marks: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Validation accuracy (%) of the first plain networks: a row per init."""
     chosen = marks[(marks.exam == "validation") & (marks.seed == 0) & ~marks.robust]
-    found = chosen.groupby(["background", "init"], sort=False)[measure].apply(list)
-    return {b: {i: found[b, i] for i in chosen.init.unique()} for b in BACKGROUNDS}
+    table = chosen.pivot(index="init", columns="background", values=measure)
+    return table.loc[list(chosen.init.unique()), list(BACKGROUNDS)].round(1)
 
 
 SHOWN = {  # title of the panel and column
-    "named, standard judge (%)": "right: standard",
-    "named, random judge (%)": "right: random",
-    "surroundings' probability (%)": "probability: surroundings",
-    "probability, standard judge (%)": "probability: standard",
-    "probability, random judge (%)": "probability: random",
-    "high frequencies (%)": "high frequency",
-    "rank, standard judge": "rank: standard",
-    "rank, random judge": "rank: random",
-    "object's patterns (%)": "object pattern",
-    "distance to real, standard judge": "distance: standard",
-    "distance to real, random judge": "distance: random",
+    "named by judges (%): more is better": "named",
+    "surroundings (%): more is more place": "probability: surroundings",
+    "high frequencies (%): fewer is smoother": "high frequency",
+    "object's patterns (%): more is more object": "object pattern",
+}
+TOLD = {  # title of a table's column, and the score
+    "standard judge (%)": "right: standard",
+    "shuffled-backdrop judge (%)": "right: random",
+    "mean rank": "rank: standard",
+    "distance to real": "distance: standard",
     "parts shown": "parts",
 }
 
@@ -618,10 +724,13 @@ def score_panels(table: pd.DataFrame, columns: Mapping[str, str]) -> Panels:
     }
 
 
-def spectra(study: Study, networks: Mapping[Variant, Studied], like: Variant) -> dict[str, Tensor]:
+def spectra(
+    study: Study, networks: Mapping[Variant, Studied], like: Variant, *, whole: bool = False
+) -> dict[str, Tensor]:
     """Spectra (runs, bands): of what each network added to its starting images, and of the noise.
 
-    The noise is the background of noise images, with nothing in front.
+    The noise is the background of noise images, with nothing in front. With `whole` the starting
+    image counts too, as it did by the first rule (`deviations.md`).
     """
     few = study.train[:64]
     nothing = replace(few, masks=torch.zeros_like(few.masks))
@@ -630,11 +739,69 @@ def spectra(study: Study, networks: Mapping[Variant, Studied], like: Variant) ->
     for b in BACKGROUNDS:
         runs = [networks[replace(like, background=b, seed=s)] for s in range(study.budget.seeds)]
         painted = [
-            torch.cat([run.pictures[k].float() - run.starts[k].float() for k in fv.STARTS]) / 255
+            torch.cat(
+                [run.pictures[k].float() - (not whole) * run.starts[k].float() for k in fv.STARTS]
+            )
+            / 255
             for run in runs
         ]
         bands[b] = torch.stack([fv.spectrum(p).mean(0) for p in painted])
     return bands
+
+
+def left_out(runs: Sequence[float] | np.ndarray | Tensor, unit: str = "points") -> str:
+    """How the mean moves when one run at a time is left out: whether one run decides."""
+    runs = np.asarray(runs, dtype=float)
+    if len(runs) < 2:
+        return "one run, which cannot be left out"
+    means = (runs.sum() - runs) / (len(runs) - 1)
+    places = 1 if unit else 2
+    told = ", ".join(number(mean, places) for mean in means)
+    return f"leaving out one training run at a time: {told} {unit}".rstrip()
+
+
+def by_first_rule(whole: Mapping[str, Tensor]) -> dict[str, str]:
+    """The claims about frequencies by their first rule, from `spectra` with `whole`."""
+    noise = whole["training noise"].mean(0)
+    unlike = {b: (whole[b] - noise).abs().sum(1) / 2 for b in BACKGROUNDS}
+    detail = {b: 100 * whole[b][:, 8:].sum(1) for b in BACKGROUNDS}
+    runs = {
+        "p1-standard-mostly-noise": (detail["standard"] - detail["black"], 1),
+        "p1-noise-resembles-its-backgrounds": (unlike["standard"] - unlike["noise"], 2),
+    }
+    return {claim: _first_verdict(*given) for claim, given in runs.items()}
+
+
+def _first_verdict(runs: Tensor, places: int) -> str:
+    """Mean, Student's interval and verdict of a quantity that is claimed to be above zero."""
+    if len(runs) < 2:
+        return "the first rule, starting image included, has no spread to judge by either"
+    low, high = t_interval(runs.numpy())
+    mean = runs.mean().item()
+    verdict = "reproduced" if low > 0 else "partly reproduced" if mean > 0 else "not reproduced"
+    told, between = number(mean, places), f"{number(low, places)}, {number(high, places)}"
+    return f"by the first rule, starting image included: {told} [{between}], {verdict}"
+
+
+def climbs_alike(study: Study, studied: Studied, factor: float) -> bool:
+    """Does a network with doubled scores climb the same way, its L2 weight times `factor`?
+
+    Compared are the directions of the slopes at its grey paintings, where the penalty counts.
+    """
+    model, how = study.network(studied.network), usual(study.budget)
+    doubled = deepcopy(model)
+    last = [m for m in doubled.modules() if isinstance(m, nn.Linear)][-1]
+    with torch.no_grad():
+        last.weight.mul_(2)
+        last.bias.mul_(2)
+    begin = (studied.pictures["grey"].float() / 255).to(study.device)
+    targets, slopes = torch.arange(len(begin), device=study.device), []
+    for painter, weight in ((model, how.l2), (doubled, factor * how.l2)):
+        images = begin.clone().requires_grad_()
+        score = fv.objective(painter, images, targets, replace(how, l2=weight)).sum()
+        slope = torch.autograd.grad(score, images)[0].flatten(1)
+        slopes.append(slope / slope.norm(dim=1, keepdim=True))
+    return bool((slopes[0] - slopes[1]).norm(dim=1).max() < 1e-3)
 
 
 def scores(networks: Mapping[Variant, Studied]) -> pd.DataFrame:
@@ -676,7 +843,7 @@ def crossed(
 ) -> dict[str, dict[str, dict[str, list[float]]]]:
     """Each of these columns from each climb, plain beside robust: a value per training run."""
     runs = table.groupby(["climb", "background", "robust", "seed"])[list(columns.values())].mean()
-    kinds = {"plain": False, "robust": True}
+    kinds = {"plain": False, "robust (one network)": True}
     return {
         f"{title}, from {climb}": {
             b: {

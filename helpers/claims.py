@@ -108,8 +108,10 @@ class Judgement:
         """What was measured, with its interval and unit; or why nothing was."""
         if self.estimate is None:
             return self.because or "not measured"
-        places = decimals(self.estimate, self.low, self.high)
+        places = self._places
         text = number(self.estimate, places)
+        if self.without_spread:
+            return with_unit(text, self.claim.unit) + f" (all {self.n} equal, so no interval)"
         if self.low is not None and self.high is not None:
             text += f" [{number(self.low, places)}, {number(self.high, places)}]"
         text = with_unit(text, self.claim.unit)
@@ -117,6 +119,33 @@ class Judgement:
             row = " → ".join(number(step, places) for step in self.steps)
             text = f"{row}; smallest step {text}"
         return text
+
+    @property
+    def _places(self) -> int:
+        """One decimal of percentages, which many tables put side by side; else as it is known."""
+        if self.claim.unit in ("%", "points"):
+            return 1
+        return decimals(self.estimate or 0.0, self.low, self.high)
+
+    @property
+    def without_spread(self) -> bool:
+        """Whether several values were measured and all are equal: an interval of no width."""
+        if self.low is None or self.high is None or self.steps:
+            return False
+        return self.high - self.low <= 1e-9 * max(1.0, abs(self.high))
+
+    @property
+    def size(self) -> str:
+        """How large the effect is beside the paper's, where the rule only asks for its sign."""
+        paper, criterion = self.claim.published, self.claim.criterion or {}
+        if isinstance(paper, str) or not paper or self.estimate is None:
+            return ""
+        if criterion.get("kind") not in ("greater", "less") or criterion["than"] != 0:
+            return ""
+        times = self.estimate / paper
+        if times < 0:
+            return "opposite sign to the paper's; the rule asks for the sign only"
+        return f"{times:.1f} times the paper's; the rule asks for the sign only"
 
     @property
     def sample(self) -> str:
@@ -136,6 +165,18 @@ class Judgement:
             return None
         return 2.8 * (self.high - self.low) / (2 * stats.norm.ppf((1 + self.level) / 2))
 
+    @property
+    def _note(self) -> str:
+        told = [t for t in (self.claim.note, self.because) if t and t != self.ours]
+        return "; ".join([t.rstrip(".") for t in told[:-1]] + told[-1:])
+
+    @property
+    def _seen(self) -> str:
+        if not self.detectable or self.without_spread:
+            return ""
+        smallest = with_unit(number(self.detectable, self._places), self.claim.unit)
+        return f"effects of {smallest} or more, four times in five"
+
     def __repr__(self) -> str:
         return f"{self.verdict}: {self.claim.statement}"
 
@@ -147,7 +188,9 @@ class Judgement:
             ("Ours", self.ours),
             ("Counts as reproduced", claim.rule if claim.criterion else ""),
             ("Measured", claim.quantity),
-            ("Note", "; ".join(t for t in (claim.note, self.because) if t and t != self.ours)),
+            ("Size", self.size),
+            ("Could have seen", self._seen),
+            ("Note", self._note),
         ]
         body = "".join(
             f'<tr><th scope="row" style="{cell};white-space:nowrap">{escape(name)}</th>'

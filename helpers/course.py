@@ -200,7 +200,7 @@ class Course:
         `fig` is None where this profile has nothing to draw, such as parts of photographs; the
         notebook then says `instead`, or that the demo draws it.
         """
-        if fig is None:
+        if not fig:
             unknown = f"Not known of these pictures; the demo profile draws it: {caption}"
             return Markdown(f"*{instead or unknown}*")
         return figures.save(

@@ -470,7 +470,7 @@ def compare_masks(
     device: torch.device,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Table 2 for one class's images: IEBB's masks, the same made binary at the crisp mask's area,
-    and the drop under each, all with the image blurred alike. Config: schedule, precision, batch."""
+    and the drop under each, the images blurred alike. Config: schedule, precision, batch."""
     images, targets = inputs["images"].to_float(device), inputs["images"].labels.to(device)
     crisp = inputs["masks"].tensors["crisp"].to(device)
     schedule = crisp_masks.SCHEDULES[config["schedule"]]

@@ -149,7 +149,23 @@ def test_numbers_are_shown_as_precisely_as_their_interval_allows(tmp_path):
     assert judge(GREATER, [-2.0, -3.0, -2.5], tmp_path=tmp_path).ours == (
         "−2.5 [−3.7, −1.3] points, n = 3 seeds"
     )
-    assert judge(LESS, np.full(5, 0.25), tmp_path=tmp_path).value.startswith("0.250 [0.250")
+    assert judge(LESS, np.full(5, 0.25), tmp_path=tmp_path).value.startswith("0.250 times (all 5")
+
+
+def test_equal_values_have_no_interval_and_percentages_one_decimal(tmp_path):
+    made = judge(GREATER, [-31.48148] * 3, tmp_path=tmp_path)
+    assert made.value == "−31.5 points (all 3 equal, so no interval)"
+    assert "Could have seen" not in made._repr_html_()
+    wide = judge(GREATER, [-60.0, 10.0, 20.0], tmp_path=tmp_path)
+    assert wide.value == "−10.0 [−118.3, 98.3] points"
+
+
+def test_a_judgement_tells_its_size_and_what_it_could_have_seen(tmp_path):
+    made = judge(GREATER, [20.0, 22.52, 25.04], tmp_path=tmp_path)  # the paper: 11.26
+    assert made.size.startswith("2.0 times the paper's")
+    html = made._repr_html_()
+    assert "effects of" in html and f"{made.detectable:.1f} points" in html
+    assert judge(GREATER, [-1.0, -2.0], tmp_path=tmp_path).size.startswith("opposite sign")
 
 
 def test_the_smallest_detectable_effect_is_2_8_standard_errors(tmp_path):
