@@ -881,24 +881,27 @@ def compare_classes(
     store = Store(study.root)
     kinds = list(study.kinds)
     everything = concatenate(list(study.kinds.values()))
-    boxes, images, summary, classes = [], [], [], []
-    start = 0
+    boxes, images, summary, classes, start = [], [], [], [], 0
     for k, kind in enumerate(kinds):
         for s in _explained(study, store, number, kind).found.summaries:
-            boxes += list(s.boxes.split(1))
-            images += (s.images + start).tolist()
-            summary += [len(classes)] * len(s.images)
+            boxes.append(s.boxes)
+            images.append(s.images + start)
+            summary.append(torch.full_like(s.images, len(classes)))
             classes.append(k)
         start += len(study.kinds[kind])
-    white = proposal_flow.whitening(everything.images)
     if not boxes:
         return {"alike": torch.full((len(kinds),) * 2, torch.nan)}, {}
+    image, order = torch.cat(images).sort(stable=True)  # so that each image is described once
+    of_image = torch.cat(boxes)[order].split(
+        image.unique_consecutive(return_counts=True)[1].tolist()
+    )
+    white = proposal_flow.whitening(everything.images[:: max(1, len(everything) // 40)])
     described = [
-        proposal_flow.describe(everything.images[row], box, white)
-        for row, box in zip(images, boxes, strict=True)
+        proposal_flow.describe(everything.images[row], some, white)
+        for row, some in zip(image.unique_consecutive(), of_image, strict=True)
     ]
     alike = summary_uses.shared(
-        torch.cat(described), torch.tensor(summary), torch.tensor(classes), len(kinds)
+        torch.cat(described), torch.cat(summary)[order], torch.tensor(classes), len(kinds)
     )
     pairs = [(k, k + 1) for k in range(0, len(kinds) - 1, 2)]
     return {"alike": alike, "beyond others": summary_uses.beyond_others(alike, pairs)}, {}
