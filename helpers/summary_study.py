@@ -45,11 +45,12 @@ from helpers.imageset import ImageSet, concatenate
 from helpers.parallel import each
 from helpers.store import Keyed, Result, Stage, Store, stage
 
-# What an ImageNet network calls the classes of other collections: its indices.
+# What an ImageNet network calls the classes of other collections: its indices. "dog" is any breed
+# that is not one of paper 2's own classes.
 IMAGENET = {name: (index,) for name, index in IMAGENET_PAIRS.items()} | {
     "ants": (310,),
     "bees": (309,),
-    "dog": tuple(range(151, 269)),
+    "dog": tuple(sorted(set(range(151, 269)) - set(IMAGENET_PAIRS.values()))),
     "cat": tuple(range(281, 286)),
 }
 
@@ -71,7 +72,8 @@ class Network:
     title: str  # "GoogLeNet", or "GoogLeNet, 2 epochs" of one that was stopped early
     model: nn.Module = field(repr=False)
     made: Keyed = field(repr=False)  # what made its weights
-    early: bool = False
+    early: bool = False  # trained for fewer epochs, with a schedule of its own
+    whole: nn.Module | None = field(default=None, repr=False)  # where `model` merges classes
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,13 @@ class Study:
     candidates: ImageSet
     networks: tuple[Network, ...]
     logits: Mapping[str, Tensor] = field(repr=False)  # of the candidates, by network
+    right: Mapping[str, Tensor] = field(repr=False)  # whether the first answer is right
     kinds: Mapping[str, ImageSet]  # those that all trained networks classify correctly, by class
     shared: int  # so many of each class, the first ones, are right in the early networks too
     held_out: ImageSet | None  # other images of the same classes
     pairs: Mapping[str, list[tuple[Tensor, Tensor]]]  # sets of images with corresponding keypoints
-    tagger: tuple[nn.Module, list[str]] | None = None  # of photographs, and its classes' names
+    # of photographs: a network that names them, its classes, and a key
+    tagger: tuple[nn.Module, list[str], str] | None = None
 
     @property
     def main(self) -> tuple[Network, ...]:
@@ -115,7 +119,13 @@ class Study:
         last += [(what, None, "") for what in ("coherence", "matches")]
         last += [("facing", None, "")] if self.knows_parts else []
         last += [("keypoints", None, "")] if self.pairs else []
-        rounds = {"masks and boxes": heavy, "summaries": light, "experiments": last}
+        first = [("whitening", None, "")]
+        rounds = {
+            "whitening": first,
+            "masks and boxes": heavy,
+            "summaries": light,
+            "experiments": last,
+        }
         for title, jobs in rounds.items():
             missing = [job for job in jobs if not _there(self, store, job)]
             done = each(_compute, self, parallel.own_first(missing), device=self.device)
@@ -132,7 +142,9 @@ class Study:
     def compared(self) -> list[str]:
         """The classes in which all networks, the early ones too, are counted: the first of each
         pair of look-alikes."""
-        return [] if len(self.main) == len(self.networks) else list(self.kinds)[::2]
+        if len(self.main) == len(self.networks):
+            return []
+        return [kind for kind in self.budget.classes[::2] if kind in self.kinds]
 
     def kinds_of(self, number: int) -> list[str]:
         """The classes that a network explains."""
@@ -148,7 +160,7 @@ class Study:
         images; and the network's share of right answers among all candidates."""
         store, rows = Store(self.root), []
         for n, network in enumerate(self.networks):
-            right = self.logits[network.title].argmax(1) == self.candidates.labels
+            right = self.right[network.title]
             for kind in self.compared or self.kinds:
                 job = ("fewer" if self.compared else "summaries", n, kind)
                 values = _asked(self, store, job).values
@@ -219,9 +231,13 @@ def _question(study: Study, job: Job, store: Store) -> tuple[Stage, dict, dict, 
     """What a job asks the store: stage, config, inputs, and how to compute it."""
     what, number, kind = job
     budget = study.budget
+    if what == "whitening":
+        some = study.candidates[:: max(1, len(study.candidates) // _WHITE)]
+        return learn_whitening, {}, {"images": some}, {}
     if what == "boxes":
         config = {"boxes": budget.boxes, "enlarge": budget.enlarge}
-        return compare_boxes, config, {"images": study.kinds[kind]}, {}
+        inputs = {"images": study.kinds[kind], "whitening": _white(study, store)}
+        return compare_boxes, config, inputs, {}
     if what in _WHOLE:
         stage, needed, of_one = _WHOLE[what]
         inputs, how = dict(study.kinds), {"study": study}
@@ -231,11 +247,15 @@ def _question(study: Study, job: Job, store: Store) -> tuple[Stage, dict, dict, 
                 inputs[f"{name} {n} {k}"] = _asked(study, store, (name, n, k))
         if what in ("keypoints", "matches"):
             config = {"boxes": budget.boxes, "enlarge": budget.enlarge}
+            inputs |= {"whitening": _white(study, store)}
             inputs |= {"pairs": Named(_digest(study.pairs))} if what == "keypoints" else {}
             return stage, config, inputs, how
         if of_one:
-            inputs |= {"network": study.networks[number].made}
+            inputs |= {"network": study.networks[number].made, "whitening": _white(study, store)}
             how |= {"number": number}
+        if what == "coherence":
+            tagger = {"tagger": Named(study.tagger[2])} if study.tagger else {}
+            return stage, {"synonyms": summary_uses.merged([])[1]}, inputs | tagger, how
         if what == "uses" and study.held_out is not None:
             inputs |= {"held out": study.held_out}
         return stage, {}, inputs, how
@@ -252,6 +272,13 @@ def _question(study: Study, job: Job, store: Store) -> tuple[Stage, dict, dict, 
     boxes = _asked(study, store, ("boxes", None, kind))
     config = {"first": study.shared} if what == "fewer" or network.early else {}
     return summarise_class, config, {"images": images, "masks": masks, "boxes": boxes}, {}
+
+
+_WHITE = 60  # images that the whitening is learnt from; fewer do not fill its 1,984 dimensions
+
+
+def _white(study: Study, store: Store) -> Result:
+    return _asked(study, store, ("whitening", None, ""))
 
 
 def _asked(study: Study, store: Store, job: Job) -> Result:
@@ -309,7 +336,7 @@ def assemble(course: Course) -> Study:
         n.title: training.answers(course.store, n.made, n.model, candidates, **on_device)
         for n in networks
     }
-    right = torch.stack([said.argmax(1) == candidates.labels for said in logits.values()])
+    right = torch.stack([_right(course, n, candidates, logits[n.title]) for n in networks])
     trained = torch.tensor([not n.early for n in networks])
     limit = min(budget.per_class, course.limit or budget.per_class)
     kinds, shared = {}, {}
@@ -333,10 +360,24 @@ def assemble(course: Course) -> Study:
         logits=logits,
         kinds=kinds,
         shared=min(shared.values(), default=0),
+        right=dict(zip(logits, right, strict=True)),
         held_out=held_out,
         pairs=_pairs(course, kinds),
         tagger=None if scenes else _tagger(course, budget),
     )
+
+
+def _right(course: Course, network: Network, candidates: ImageSet, logits: Tensor) -> Tensor:
+    """Whether a network's first answer is right: of all its classes, one of the label's."""
+    if network.whole is None:
+        return logits.argmax(1) == candidates.labels
+    made = Named(f"{network.made.key} all classes")
+    said = training.answers(
+        course.store, made, network.whole, candidates, device=course.device
+    ).argmax(1)
+    groups = [torch.tensor(IMAGENET[name]) for name in candidates.class_names]
+    pairs = zip(said, candidates.labels.tolist(), strict=True)
+    return torch.stack([torch.isin(answer, groups[label]) for answer, label in pairs])
 
 
 def _scenes(course: Course, budget: SummaryStudy) -> ImageSet:
@@ -422,6 +463,13 @@ def _imagenet(root: Path) -> photos.Loaded:
     return replace(loaded, images=replace(loaded.images, class_names=names))
 
 
+def _tagger(course: Course, budget: SummaryStudy) -> tuple[nn.Module, list[str], str]:
+    """The last of the profile's networks, with all its classes: no stranger, where others have to
+    be downloaded, so tags may favour that network's own summaries."""
+    loaded = course.pretrained(budget.networks[-1][1])
+    return loaded.model, loaded.categories, loaded.sha256
+
+
 def _pretrained(course: Course, budget: SummaryStudy, candidates: ImageSet) -> tuple[Network, ...]:
     """ImageNet's networks, asked for the classes of the photographs and "anything else"."""
     groups, networks = [IMAGENET[name] for name in candidates.class_names], []
@@ -430,7 +478,8 @@ def _pretrained(course: Course, budget: SummaryStudy, candidates: ImageSet) -> t
         model = models.Merged(loaded.model, groups, len(loaded.categories)).to(course.device)
         if not loaded.official:
             print(f"{loaded.file} is not the official file: SHA-256 {loaded.sha256[:16]}...")
-        networks.append(Network(title, model.eval(), Named(f"{loaded.sha256} {groups}")))
+        made = Named(f"{loaded.sha256} {groups}")
+        networks.append(Network(title, model.eval(), made, whole=loaded.model.to(course.device)))
     return tuple(networks)
 
 
@@ -486,23 +535,30 @@ def compare_masks(
 
 
 @stage(version=1)
+def learn_whitening(
+    config: Mapping[str, Any], inputs: Mapping[str, Any], work: Path
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What the gradients of the study's images have in common: see `proposal_flow.whitening`."""
+    return vars(proposal_flow.whitening(inputs["images"].images)), {}
+
+
+@stage(version=1)
 def compare_boxes(
     config: Mapping[str, Any], inputs: Mapping[str, Any], work: Path
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Proposals of one class's images and how well each matches each other. Config: boxes,
     enlarge."""
-    images = inputs["images"]
-    boxes, descriptors = propose(images, config["boxes"], config["enlarge"])
+    images, white = inputs["images"], proposal_flow.Whitening(**inputs["whitening"].tensors)
+    boxes, descriptors = propose(images, white, config["boxes"], config["enlarge"])
     found = vs.similarity(boxes, descriptors, matching(images))
     return found.tensors(), {}
 
 
 def propose(
-    images: ImageSet, count: int, enlarge: int
+    images: ImageSet, white: proposal_flow.Whitening, count: int, enlarge: int
 ) -> tuple[list[Int64[Tensor, "_ 4"]], list[Tensor]]:
     """Boxes of each image, and what is in each."""
     boxes = [proposal_flow.proposals(image, count, enlarge=enlarge) for image in images.images]
-    white = proposal_flow.whitening(images.images)
     pairs = zip(images.images, boxes, strict=True)
     return boxes, [proposal_flow.describe(image, some, white) for image, some in pairs]
 
@@ -582,7 +638,7 @@ def members(found: vs.Summaries) -> tuple[Int64[Tensor, " m"], Int64[Tensor, " m
     return rows, number, summary_uses.in_boxes(regions, boxes)
 
 
-@stage(version=1)
+@stage(version=2)
 def use_summaries(
     config: Mapping[str, Any],
     inputs: Mapping[str, Any],
@@ -636,6 +692,12 @@ def use_summaries(
             on_object = (removed & objects).flatten(1).sum(1)
             keep("removed: on object", on_object / removed.flatten(1).sum(1).clamp(min=1))
             keep("removed: area", removed.flatten(1).float().mean(1))
+            h, w = removed.shape[1:]  # a disc of the same area in the middle, for comparison
+            y, x = torch.arange(h) - (h - 1) / 2, torch.arange(w) - (w - 1) / 2
+            nearest = torch.hypot(y[:, None], x).flatten().argsort(stable=True).argsort()
+            disc = nearest < removed.flatten(1).sum(1, keepdim=True)
+            inside = (disc & objects.flatten(1)).sum(1)
+            keep("disc: on object", inside / disc.sum(1).clamp(min=1))
             keep("object: area", objects.flatten(1).float().mean(1))
     joined = {name: torch.cat(values).contiguous() for name, values in tensors.items()}
     return joined | _specialised(study, network, mine), {}
@@ -701,9 +763,7 @@ def match_keypoints(
     def small(image: Tensor) -> Tensor:
         return image[:, ::scale, ::scale]
 
-    white = proposal_flow.whitening(
-        [small(image) for of in study.pairs.values() for image, _ in of]
-    )
+    white = proposal_flow.Whitening(**inputs["whitening"].tensors)
     found = proposal_flow.benchmark(
         study.pairs,
         lambda image, boxes: proposal_flow.describe(small(image), boxes // scale, white),
@@ -789,11 +849,6 @@ def face_each_other(
     return {}, {"rows": rows}
 
 
-def opposite_minus_same(score: np.ndarray, opposite: np.ndarray) -> float:
-    """The mean score of pairs that face opposite ways (1), minus that of the others (0)."""
-    return float(score[opposite > 0].mean() - score[opposite == 0].mean())
-
-
 def _main_part(images: ImageSet, similarity: vs.Similarity) -> Int64[Tensor, " p"]:
     """The true part that covers most of each box; 0 where less than half of it is object."""
     parts = images.parts[similarity.image]
@@ -808,7 +863,7 @@ def tags(study: Study, one: Explained, where: Tensor | None = None) -> list[froz
     of photographs what an ImageNet network takes it for, since nothing else is known."""
     if one.images.parts is not None:
         return summary_uses.part_tags(one.images.parts, one.images.part_names, where)
-    model, names = study.tagger
+    model, names, _ = study.tagger
     return summary_uses.classifier_tags(training.predict(model, one.images), names)
 
 
@@ -830,7 +885,7 @@ def compare_tags(
             torch.Generator().manual_seed(0),
         )
         rows.append({"network": network.title, "class": kind, "mu_S": near.mu_s, "mu_R": near.mu_r})
-    return {}, {"rows": rows}
+    return {}, {"rows": rows, "synonyms": config["synonyms"]}
 
 
 def named(one: Explained) -> pd.DataFrame:
@@ -860,11 +915,18 @@ def parts_found(explained: Mapping[tuple[str, str], Explained]) -> pd.DataFrame:
             continue
         shown, number, where = members(one.found)
         pure = summary_uses.purity(one.images.parts[shown], where, number)
+        # the same members, shuffled among the summaries: what chance would give
+        shuffle = np.random.default_rng(0)
+        mixed = [
+            summary_uses.purity(one.images.parts[shown], where, number[order]).share.mean().item()
+            for order in (shuffle.permutation(len(number)) for _ in range(20))
+        ]
         rows.append(
             {
                 "network": title,
                 "class": kind,
                 "purity": 100 * pure.share.mean().item(),
+                "purity, shuffled": 100 * float(np.mean(mixed)),
                 "on the object": 100 * (pure.shown > 0).double().mean().item(),
                 "found": 100 * summary_uses.found(pure.part, one.images.parts),
             }
@@ -895,7 +957,7 @@ def compare_classes(
     of_image = torch.cat(boxes)[order].split(
         image.unique_consecutive(return_counts=True)[1].tolist()
     )
-    white = proposal_flow.whitening(everything.images[:: max(1, len(everything) // 40)])
+    white = proposal_flow.Whitening(**inputs["whitening"].tensors)
     described = [
         proposal_flow.describe(everything.images[row], some, white)
         for row, some in zip(image.unique_consecutive(), of_image, strict=True)
@@ -903,7 +965,9 @@ def compare_classes(
     alike = summary_uses.shared(
         torch.cat(described), torch.cat(summary)[order], torch.tensor(classes), len(kinds)
     )
-    pairs = [(k, k + 1) for k in range(0, len(kinds) - 1, 2)]
+    of = study.budget.classes  # look-alikes two by two; one may have been left out
+    both = [pair for pair in zip(of[::2], of[1::2], strict=False) if set(pair) <= set(kinds)]
+    pairs = [(kinds.index(a), kinds.index(b)) for a, b in both]
     return {"alike": alike, "beyond others": summary_uses.beyond_others(alike, pairs)}, {}
 
 
@@ -965,7 +1029,8 @@ def draw_matches(
     if kind is None:
         return {}, {"class": None}
     images = study.kinds[kind]
-    boxes, described = propose(images, config["boxes"], config["enlarge"])
+    white = proposal_flow.Whitening(**inputs["whitening"].tensors)
+    boxes, described = propose(images[:2], white, config["boxes"], config["enlarge"])
     size = images.images.shape[2]
     rows = {}
     for title, rule in {"appearance (NAM)": "nam", "offsets (LOM)": "lom"}.items():
@@ -1047,27 +1112,29 @@ def side_by_side(
     return pictures, absent, names, {t: len(some) for t, (_, _, some) in found.items() if some}
 
 
-def corrected(study: Study, title: str, most: int = 6) -> tuple[Tensor, list[str]]:
-    """Fig. 6: images that the specialists put right, each with what it was taken for, what it is,
-    and the part of the summary responsible."""
-    found = study.experiments(title)
-    if "svm: rows" not in found or study.held_out is None:
-        return torch.zeros(0, 3, 1, 1, dtype=torch.uint8), []
-    right = torch.nonzero(~found["svm: before"] & found["svm: after"])[:most, 0]
-    if not len(right):
-        return torch.zeros(0, 3, 1, 1, dtype=torch.uint8), []
-    rows = found["svm: rows"][right]
-    images = study.held_out[rows]
-    network, store = study.networks[study.number(title)], Store(study.root)
+def corrected(study: Study, most: int = 6) -> tuple[str, Tensor, list[str]]:
+    """Fig. 6: the first network whose specialists put images right, some of these, and of each what
+    it was taken for, what it is, and the part of the summary responsible."""
+    for network in study.main:
+        found = study.experiments(network.title)
+        if "svm: rows" not in found:
+            continue
+        right = torch.nonzero(~found["svm: before"] & found["svm: after"])[:most, 0]
+        if len(right):
+            break
+    else:
+        return "any network", torch.zeros(0, 3, 1, 1, dtype=torch.uint8), []
+    images = study.held_out[found["svm: rows"][right]]
+    number, store = study.number(network.title), Store(study.root)
     before = training.predict(network.model, images, device=study.device).argmax(1)
     names, titles = images.class_names, []
     for row, was in zip(right.tolist(), before.tolist(), strict=True):
         expert = found["svm: responsible"][row]
         kind = names[int(found["svm: classes"][expert])]
-        table = named(_explained(study, store, study.number(title), kind))
+        table = named(_explained(study, store, number, kind))
         part = table.part[int(found["svm: numbers"][expert])] if len(table) else "summary"
         titles.append(f"{names[was]} → {names[int(found['svm: chosen'][row])]} ({part})")
-    return images.images, titles
+    return network.title, images.images, titles
 
 
 def sheets(study: Study, title: str, columns: int = 6) -> tuple[list[np.ndarray], list[int]]:
@@ -1158,6 +1225,7 @@ def drop_origins(study: Study) -> pd.DataFrame:
                 "object's part alone": found["drop: on_object"].double().mean().item(),
                 "backdrop's part alone": found["drop: on_backdrop"].double().mean().item(),
                 "removed area on the object": 100 * found["removed: on object"].mean().item(),
+                "of a central disc of that area": 100 * found["disc: on object"].mean().item(),
                 "object's area": 100 * found["object: area"].mean().item(),
                 "removed area": 100 * found["removed: area"].mean().item(),
             }

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from helpers import crisp_masks, models, summary_study
+from helpers import crisp_masks, models, parallel, summary_study
 from helpers.budget import IMAGENET_PAIRS, PROFILES, ROOT
 from helpers.parallel import own_first
 from helpers.scenes.world import World
@@ -27,6 +27,7 @@ BUDGET = replace(PROFILES["demo"].summaries, schedule="tiny", boxes=40, enlarge=
 @pytest.fixture(autouse=True)
 def tiny_schedule(monkeypatch):
     monkeypatch.setitem(crisp_masks.SCHEDULES, "tiny", TINY)
+    monkeypatch.setattr(parallel, "cpu_count", lambda: 1)  # other processes would not know it
 
 
 def study_in(root: Path, images: int = 3, kinds: int = 2) -> Study:
@@ -45,6 +46,7 @@ def study_in(root: Path, images: int = 3, kinds: int = 2) -> Study:
         candidates=scenes,
         networks=networks,
         logits={n.title: torch.eye(18)[scenes.labels] for n in networks},
+        right={n.title: torch.ones(len(scenes), dtype=torch.bool) for n in networks},
         kinds={name: scenes[rows] for name, rows in zip(names, own, strict=True)},
         shared=images,
         held_out=scenes,
@@ -168,3 +170,4 @@ def test_imagenet_knows_every_class_of_the_photographs():
     assert len(IMAGENET_PAIRS) == 18
     indices = [k for group in summary_study.IMAGENET.values() for k in group]
     assert all(0 <= k < 1000 for k in indices)
+    assert len(set(indices)) == len(indices)  # no ImageNet class stands for two of ours
