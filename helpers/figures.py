@@ -168,20 +168,26 @@ def save(
     }
     stem = f"{notebook}-{name}"
     card = folder / f"{stem}.json"
-    drawn = {}
+    png, svg = folder / f"{stem}.png", folder / f"{stem}.svg"
+
+    def draw(kind: str, metadata: Mapping | None) -> bytes:
+        buffer = io.BytesIO()
+        fig.savefig(buffer, format=kind, dpi=DPI, facecolor="white", metadata=metadata)
+        fig.set_layout_engine("none")  # the first drawing has laid everything out
+        return buffer.getvalue()
+
     # Saving puts back the layout engine of rcParams, which would undo a sheet's exact layout.
     # Pictures side by side stay pictures of their own in the SVG, with their own pixels.
     kept = {"figure.constrained_layout.use": False, "image.composite_image": False}
     with mpl.rc_context(kept):
-        for kind, metadata in (("png", None), ("svg", {"Date": None})):
-            buffer = io.BytesIO()
-            fig.savefig(buffer, format=kind, dpi=DPI, facecolor="white", metadata=metadata)
-            drawn[kind] = buffer.getvalue()
-            fig.set_layout_engine("none")  # the first drawing has laid everything out
+        pixels = draw("png", None)
+        # a figure that looks as before has its drawing already: half of the time, on a second run
+        if not (svg.is_file() and png.is_file() and png.read_bytes() == pixels):
+            svg.unlink(missing_ok=True)  # an old one must not stand beside the new picture
+            write_durably(png, pixels)
+            write_durably(svg, draw("svg", {"Date": None}))
     plt.close(fig)
-    picture = Image.open(io.BytesIO(drawn["png"])).convert("RGB")
-    write_durably(folder / f"{stem}.png", drawn["png"])
-    write_durably(folder / f"{stem}.svg", drawn["svg"])
+    picture = Image.open(io.BytesIO(pixels)).convert("RGB")
     # The card comes last: once it is there, its pictures are too.
     write_durably(card, json.dumps(record, indent=1, ensure_ascii=False).encode())
     return FigureCard(
@@ -189,8 +195,8 @@ def save(
         caption=record["caption"],
         alt=record["alt"],
         profile=profile,
-        png=folder / f"{stem}.png",
-        svg=folder / f"{stem}.svg",
+        png=png,
+        svg=svg,
         json=card,
         html=_figure_html(picture, record),
     )
@@ -301,17 +307,18 @@ def framed(
     colours: Sequence[str] | str,
     enlarge: int = 1,
 ) -> UInt8[Tensor, "3 H W"]:
-    """The picture, enlarged so many times, with boxes drawn on it, two output pixels wide.
+    """The picture, enlarged so many times, with boxes drawn on it.
 
     Args:
         boxes: x0, y0, x1, y1 in the picture's pixels, half open.
-        colours: names of `PALETTE`, one for each box or one for all; a dark line lies beside it.
+        colours: names of `PALETTE`, one for each box or one for all; a dark line lies inside.
     """
     picture = np.repeat(np.repeat(image.permute(1, 2, 0).numpy(), enlarge, 0), enlarge, 1).copy()
     names = [colours] * len(boxes) if isinstance(colours, str) else colours
     for (x0, y0, x1, y1), name in zip((boxes * enlarge).tolist(), names, strict=True):
         rgb = [round(255 * c) for c in mpl.colors.to_rgb(PALETTE[name])]
-        for inset, colour in ((2, (20, 20, 20)), (1, rgb), (0, rgb)):
+        wide = max(2, enlarge // 2)
+        for inset, colour in [(wide, (20, 20, 20)), *((i, rgb) for i in range(wide))]:
             if min(x1 - x0, y1 - y0) > 2 * inset + 1:
                 corner, other = (x0 + inset, y0 + inset), (x1 - 1 - inset, y1 - 1 - inset)
                 cv2.rectangle(picture, corner, other, colour, 1)

@@ -22,7 +22,6 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
-from torchvision.ops import box_iou, roi_align
 
 ALPHAS = (0.05, 0.1, 0.15)
 
@@ -209,6 +208,8 @@ def roi_features(
     _inside(boxes, *size)
     _, rows, columns = maps.shape
     scale = maps.new_tensor([columns / size[1], rows / size[0]] * 2)
+    from torchvision.ops import roi_align  # seconds that stored matches do without
+
     return roi_align(maps[None], [boxes.to(maps) * scale], side, aligned=True).flatten(1)
 
 
@@ -337,6 +338,8 @@ def lom(
     a, b = _frames(boxes_a), _frames(boxes_b)
     near = _touching(boxes_a)
     if overlap > 0:
+        from torchvision.ops import box_iou
+
         near = box_iou(boxes_a.double(), boxes_a.double()) > overlap
     if sequential:
         arrays = (t.cpu().numpy() for t in (gated.double(), a, b, near))

@@ -24,9 +24,6 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from scipy import ndimage, stats
 from scipy.cluster.hierarchy import DisjointSet
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 
 from helpers.backgrounds import boxes_of
@@ -337,6 +334,10 @@ def specialise(
         ValueError: no summary, one without members, a member of another class or no row, features
             that are not finite, or no negative.
     """
+    from sklearn.exceptions import ConvergenceWarning  # a second that stored results do without
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
     if not any(map(len, summaries.values())):
         raise ValueError("there are no summaries to specialise on")
     if not features.isfinite().all():

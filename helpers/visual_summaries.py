@@ -25,12 +25,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from scipy import ndimage, sparse
-from sklearn.cluster import affinity_propagation
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.nn import functional
-from torchvision.ops import box_area, roi_align
-from torchvision.transforms.functional import rgb_to_grayscale
 
 # boxes and descriptors of one image, then of another -> confidence of each pair of boxes, >= 0
 Match = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -320,7 +316,7 @@ def parts(
         table = functional.pad((labels == number).cumsum(1).cumsum(2), (1, 0, 1, 0))
         inside = table[image, y1, x1] - table[image, y0, x1]
         inside = inside - table[image, y1, x0] + table[image, y0, x0]
-        region[inside > rules.covered * box_area(boxes)] = number
+        region[inside > rules.covered * _area(boxes)] = number
     rows = region.nonzero()[:, 0]
     strength = _strength(similarity.scores, rows, rules.top)
     stays = torch.zeros(len(rows), dtype=torch.bool)
@@ -339,12 +335,21 @@ def _strength(scores: sparse.csr_array, rows: Int64[Tensor, " k"], top: int) -> 
     return torch.cat([block.topk(top).values.mean(1) for block in dense])
 
 
+def _area(boxes: Int64[Tensor, "k 4"]) -> Int64[Tensor, " k"]:
+    return (boxes[:, 2:] - boxes[:, :2]).prod(1)
+
+
+def _grey(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
+    """Luma as ITU-R BT.601 has it."""
+    return (images * images.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
+
+
 def _no_repeats(boxes: Int64[Tensor, "k 4"], overlap: float, ratio: float) -> Bool[Tensor, " k"]:
     """Which of the boxes, best first, a greedy pass keeps."""
     starts = torch.maximum(boxes[:, None, :2], boxes[:, :2])
     ends = torch.minimum(boxes[:, None, 2:], boxes[:, 2:])
     shared = (ends - starts).clamp(min=0).prod(2)
-    area = box_area(boxes)
+    area = _area(boxes)
     smaller, larger = torch.minimum(area[:, None], area), torch.maximum(area[:, None], area)
     repeats = ((shared >= overlap * smaller) & (larger < ratio * smaller)).tril(-1)
     # Round t settles at least the first t boxes, and only the greedy answer repeats itself.
@@ -385,6 +390,9 @@ def cluster(
     Returns:
         For each part the row of its exemplar; an exemplar's own row for itself.
     """
+    from sklearn.cluster import affinity_propagation  # seconds that stored summaries do without
+    from sklearn.exceptions import ConvergenceWarning
+
     if len(scores) < 2:
         return torch.arange(len(scores))
     shifted = scores.double().cpu().numpy().copy()
@@ -570,7 +578,9 @@ def _compared(
     images: Float[Tensor, "n 3 h w"], part: Parts, rows: Int64[Tensor, " k"]
 ) -> Float[Tensor, "k k"]:
     """SSIM of every two of these parts at one size; infinite for a part with itself."""
-    grey = rgb_to_grayscale(images[part.image[rows]].cpu()).float()
+    from torchvision.ops import roi_align  # seconds that stored summaries do without
+
+    grey = _grey(images[part.image[rows]].cpu().float())
     where = torch.cat((torch.arange(len(rows))[:, None], part.boxes[rows]), 1).float()
     patches = roi_align(grey, where, _SIDE, aligned=True)[:, 0]
     one, other = torch.triu_indices(len(rows), len(rows), 1)
@@ -613,7 +623,7 @@ def painted(
     inner = (y >= y0 + line) & (y < y1 - line) & (x >= x0 + line) & (x < x1 - line)
     outline = (functional.max_pool2d(region.float(), 2 * line + 1, 1, line) > 0) & ~region
     red = torch.tensor([230.0, 0.0, 30.0])[:, None, None]
-    shown = torch.where(region[:, None], picture, 127.5 + rgb_to_grayscale(picture, 3) / 2)
+    shown = torch.where(region[:, None], picture, 127.5 + _grey(picture) / 2)
     shown = shown * ~outline[:, None]
     shown = torch.where(part[:, None], torch.lerp(shown, red, 0.45), shown)
     return torch.where((part & ~inner)[:, None], red, shown).round().byte()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.colors import to_rgb
 from matplotlib.transforms import Bbox
 from PIL import Image
 
@@ -501,3 +502,55 @@ def test_eight_lines_differ_in_colour_and_dashes_unless_told_otherwise():
 def test_lines_name_what_cannot_be_drawn(x, series, more, message):
     with pytest.raises(ValueError, match=message):
         figures.lines(x, series, xlabel="x", ylabel="y", **more)
+
+
+def test_boxes_are_drawn_where_they_are_in_their_colours():
+    image = torch.full((3, 10, 12), 100, dtype=torch.uint8)
+    boxes = torch.tensor([[1, 2, 7, 8], [8, 0, 12, 4]])
+    drawn = figures.framed(image, boxes, ["blue", "orange"], enlarge=4)
+    assert drawn.shape == (3, 40, 48)
+    for (x0, y0, x1, y1), name in zip((4 * boxes).tolist(), ("blue", "orange"), strict=True):
+        rgb = np.round(255 * np.array(to_rgb(figures.PALETTE[name])))
+        for x, y in ((x0, y0), (x1 - 1, y0), (x0, y1 - 1), (x1 - 1, y1 - 1)):
+            assert drawn[:, y, x].tolist() == rgb.tolist()
+        assert (drawn[:, (y0 + y1) // 2, (x0 + x1) // 2] == 100).all()
+    assert (image == 100).all()
+
+
+def test_heat_goes_from_dark_to_yellow():
+    images = torch.zeros(1, 3, 1, 2, dtype=torch.uint8)
+    shown = figures.heated(images, torch.tensor([[[0.0, 1.0]]]))[0]
+    assert shown[2, 0, 0] > shown[0, 0, 0]  # blue
+    assert min(shown[0, 0, 1], shown[1, 0, 1]) > shown[2, 0, 1]  # yellow
+
+
+def test_a_scatter_names_its_points():
+    table = pd.DataFrame({"accuracy": [1.0, 2.0], "count": [3.0, 1.0], "network": ["a", "b"]})
+    ax = figures.scatter(table, "accuracy", "count", label="network").axes[0]
+    assert [t.get_text() for t in ax.texts] == ["a", "b"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("accuracy", "count")
+    with pytest.raises(ValueError, match="finite"):
+        figures.scatter(table.assign(count=np.nan), "accuracy", "count", label="network")
+
+
+def test_panels_can_share_limits_and_show_what_real_images_give():
+    values = {"named (%)": {"plain": {"run": [10.0, 20.0]}}}
+    ax = figures.dots_panels(values, limits=(0, 100), real={"named (%)": 80.0}).axes[0]
+    assert ax.get_xlim() == (0, 100)
+    assert any(list(line.get_xdata()) == [80.0, 80.0] for line in ax.lines)
+
+
+def test_a_figure_that_looks_as_before_keeps_its_drawing_and_another_gets_its_own(tmp_path):
+    def saved(height: float):
+        how = {"caption": "c", "alt": "a", "notebook": "00_x", "profile": "demo"}
+        return figures.save(figures.bars({"one": height}), "bars", folder=tmp_path, **how)
+
+    card = saved(1.0)
+    first, changed = card.svg.read_bytes(), card.svg.stat().st_mtime_ns
+    saved(1.0)
+    assert card.svg.stat().st_mtime_ns == changed
+    saved(0.5)
+    assert card.svg.read_bytes() != first
+    card.svg.unlink()
+    saved(0.5)
+    assert card.svg.is_file()

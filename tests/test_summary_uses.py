@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn.preprocessing
+import sklearn.svm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -309,8 +311,8 @@ def test_positives_and_negatives_are_the_papers(monkeypatch):
         def fit_transform(self, values):
             return values
 
-    monkeypatch.setattr(uses, "LinearSVC", Spy)
-    monkeypatch.setattr(uses, "StandardScaler", NoScale)
+    monkeypatch.setattr(sklearn.svm, "LinearSVC", Spy)
+    monkeypatch.setattr(sklearn.preprocessing, "StandardScaler", NoScale)
     features = torch.arange(7.0)[:, None]
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 2])
     # image 2 is in both summaries of class 0, image 3 in none; class 2 has no summary

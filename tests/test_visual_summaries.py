@@ -310,7 +310,7 @@ def test_cluster_asks_for_the_published_preference(own):
 
 def test_own_scores_make_clusters_fewer():
     scores, _ = blocks([4, 6, 5], own=200.0)
-    assert len(cluster(scores, own=True).unique()) < len(cluster(scores).unique())
+    assert len(cluster(scores, own=True).unique()) < len(cluster(scores, own=False).unique())
 
 
 def test_few_and_equal_parts():
@@ -344,10 +344,10 @@ def test_messages_that_oscillate_get_a_second_run():
             convergence_iter=100,
             random_state=0,
         )
-    exemplars = cluster(pairs, damping=0.5)
+    exemplars = cluster(pairs, own=False, damping=0.5)
     assert exemplars is not None and torch.equal(exemplars[exemplars], exemplars)
-    assert cluster(ENDLESS, damping=0.5) is None
-    assert cluster(ENDLESS) is not None
+    assert cluster(ENDLESS, own=False, damping=0.5) is None
+    assert cluster(ENDLESS, own=False) is not None
 
 
 # --- SSIM ---------------------------------------------------------------------------------------
@@ -577,9 +577,9 @@ def test_outcomes_without_a_summary():
 def test_outcome_of_endless_messages():
     boxes = [[0, 0, 32, 32]] * 6
     images, masks = torch.rand(6, 3, 32, 32), torch.zeros(6, 32, 32)
-    found = summarise(images, masks, made(ENDLESS, boxes, [1] * 6), Rules(damping=0.5))
+    found = summarise(images, masks, made(ENDLESS, boxes, [1] * 6), Rules(own=False, damping=0.5))
     assert outcome(found) == "not converged" and found.tally.parts == 6
-    settled = summarise(images, masks, made(ENDLESS, boxes, [1] * 6))
+    settled = summarise(images, masks, made(ENDLESS, boxes, [1] * 6), Rules(own=False))
     assert settled.outcome != "not converged"  # the usual damping does settle them
 
 
