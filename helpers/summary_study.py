@@ -322,7 +322,7 @@ def assemble(course: Course) -> Study:
     sets that are missing are named and left out.
 
     Raises:
-        ValueError: the profile has no such study.
+        ValueError: the profile has no such study, or no image is right in all networks.
         helpers.photos.MissingDataset: no photographs at all.
     """
     budget = course.profile.summaries
@@ -350,6 +350,11 @@ def assemble(course: Course) -> Study:
             kinds[name], shared[name] = candidates[rows], min(int(always.sum()), limit)
         else:
             print(f"{name}: none of {int(own.sum())} images is right in all networks; left out.")
+    if not kinds:
+        raise ValueError(
+            f"no class has an image that all {int(trained.sum())} networks classify correctly, so "
+            "there is nothing to explain; use more images (a higher LIMIT)"
+        )
     held_out = course.images("validation") if scenes else None
     return Study(
         budget=budget,
