@@ -93,6 +93,11 @@ class Study:
     pairs: Mapping[str, list[tuple[Tensor, Tensor]]]  # sets of images with corresponding keypoints
     # of photographs: a network that names them, its classes, and a key
     tagger: tuple[nn.Module, list[str], str] | None = None
+    # results that were read once: many questions build on the same ones
+    known: dict[Job, Result] = field(default_factory=dict, repr=False, init=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"known": {}}  # other processes read what they need
 
     @property
     def main(self) -> tuple[Network, ...]:
@@ -282,11 +287,15 @@ def _white(study: Study, store: Store) -> Result:
 
 
 def _asked(study: Study, store: Store, job: Job) -> Result:
-    return store.get_or_compute(*_question(study, job, store))
+    if job not in study.known:
+        study.known[job] = store.get_or_compute(*_question(study, job, store))
+    return study.known[job]
 
 
 def _there(study: Study, store: Store, job: Job) -> bool:
-    return store.find(*_question(study, job, store)[:3]) is not None
+    if job not in study.known and (found := store.find(*_question(study, job, store)[:3])):
+        study.known[job] = found
+    return job in study.known
 
 
 def _compute(study: Study, job: Job) -> None:
@@ -785,12 +794,14 @@ def _pairs(
     is under DATA_ROOT."""
     if course.profile.source == "scenes":
         found = {kind: keypoints_of_parts(images) for kind, images in kinds.items()}
-        return {kind: some for kind, some in found.items() if len(some) > 1}
-    try:
-        return photos.pf_willow(photos.find(course.data_root, "pf_willow"), limit=course.limit)
-    except photos.MissingDataset as error:
-        print(f"PF-WILLOW is left out: {str(error).splitlines()[0]}")
-        return {}
+    else:
+        try:
+            root = photos.find(course.data_root, "pf_willow")
+            found = photos.pf_willow(root, limit=course.limit and 6 * course.limit)
+        except photos.MissingDataset as error:
+            print(f"PF-WILLOW is left out: {str(error).splitlines()[0]}")
+            return {}
+    return {name: some for name, some in found.items() if len(some) > 1}  # others have no pair
 
 
 def _digest(sets: Mapping[str, list[tuple[Tensor, Tensor]]]) -> str:
