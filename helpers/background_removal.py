@@ -444,7 +444,8 @@ def _others(
         how = {"backbone": backbone.model, "device": course.device}
         ask = course.store.get_or_compute
         layers = [ask(training.fit_last_layer, config, {"train": t}, how) for t in tutors]
-        judges = [models.Probe(backbone.model, **r.tensors).to(course.device) for r in layers]
+        judges = [models.Probe(backbone.model, **r.tensors) for r in layers]
+        judges = [judge.to(course.device).eval() for judge in judges]
         judges = list(zip(judges, layers, strict=True))
     else:
         judges = [made[i] for i in range(len(tutors))]

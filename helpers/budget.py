@@ -117,6 +117,40 @@ class SummaryStudy:
 
 
 @dataclass(frozen=True)
+class PathStudy:
+    """Paper 3: what pixels a decision is traced back to, and how well they show the object."""
+
+    # title, and the architecture or the pretrained weights; "+ FC": with a new top, for VOC
+    networks: tuple[tuple[str, str], ...]
+    recipe: Recipe  # of the networks, or of the new fully connected layers
+    choosing: int  # images on which the widths of Gaussians and the thresholds are chosen
+    judged: int  # other images, on which everything is reported
+    pairs: int  # images with two objects
+    widths: tuple[float, ...] = (
+        0.02,
+        0.04,
+        0.08,
+        0.12,
+        0.18,
+        0.25,
+        0.35,
+    )  # of Gaussians, shares of the side
+    levels: tuple[float, ...] = (
+        0.05,
+        0.1,
+        0.2,
+        0.3,
+        0.4,
+        0.5,
+        0.6,
+        0.7,
+        0.8,
+        0.9,
+    )  # shares of the peak
+    batch: int = 32  # images whose activations are in memory at once
+
+
+@dataclass(frozen=True)
 class Profile:
     """What one profile works on and spends. Numbers of images are per split; None means all."""
 
@@ -135,6 +169,7 @@ class Profile:
     tie: float = TIE
     backgrounds: BackgroundStudy | None = None  # what notebook 01 spends
     summaries: SummaryStudy | None = None  # what notebook 02 spends
+    paths: PathStudy | None = None  # what notebook 03 spends
 
 
 _AS_CUT_OUT = ("flip", "shift", "brightness")  # leave black backgrounds black, unlike contrast
@@ -145,6 +180,12 @@ _DEMO_STUDY = Recipe(
     attack_steps=1,
     augmentations=_AS_CUT_OUT,
     precision="quick",
+)
+_SLIM_NETWORKS = (  # papers 2 and 3 explain the same ones
+    ("AlexNet", "slim_alexnet"),
+    ("VGG", "slim_vgg6"),
+    ("GoogLeNet", "slim_googlenet"),
+    ("ResNet", "slim_resnet10"),
 )
 _PAPER_STUDY = Recipe(epochs=100, batch_size=64, lr=0.02, augmentations=_AS_CUT_OUT)
 
@@ -199,12 +240,7 @@ PROFILES: dict[str, Profile] = {
             ),
             summaries=SummaryStudy(
                 size=64,
-                networks=(
-                    ("AlexNet", "slim_alexnet"),
-                    ("VGG", "slim_vgg6"),
-                    ("GoogLeNet", "slim_googlenet"),
-                    ("ResNet", "slim_resnet10"),
-                ),
+                networks=_SLIM_NETWORKS,
                 epochs=(2, 4),
                 recipe=_DEMO_STUDY,
                 classes=("retriever", "shepherd", "robin", "eagle", "pick-up", "police van"),
@@ -212,6 +248,9 @@ PROFILES: dict[str, Profile] = {
                 schedule="paper",
                 boxes=200,
                 enlarge=2,
+            ),
+            paths=PathStudy(
+                networks=_SLIM_NETWORKS, recipe=_DEMO_STUDY, choosing=90, judged=180, pairs=100
             ),
         ),
         Profile(
@@ -252,6 +291,18 @@ PROFILES: dict[str, Profile] = {
                 schedule="paper",
                 boxes=500,
                 enlarge=1,
+            ),
+            paths=PathStudy(
+                networks=(
+                    ("SqueezeNet + FC", "SqueezeNet1_0_Weights.IMAGENET1K_V1"),
+                    ("SqueezeNet", "SqueezeNet1_0_Weights.IMAGENET1K_V1"),
+                    ("MobileNetV2", "MobileNet_V2_Weights.IMAGENET1K_V1"),
+                ),
+                recipe=Recipe(epochs=4, batch_size=32, lr=0.01, shift=0.05),
+                choosing=40,
+                judged=87,
+                pairs=40,
+                batch=8,
             ),
         ),
         Profile(
@@ -294,6 +345,19 @@ PROFILES: dict[str, Profile] = {
                 schedule="paper",
                 boxes=500,
                 enlarge=1,
+            ),
+            paths=PathStudy(
+                networks=(
+                    ("VGG19", "VGG19_Weights.IMAGENET1K_V1"),  # the paper's
+                    ("VGG19 + FC", "VGG19_Weights.IMAGENET1K_V1"),
+                    ("ResNet50", "ResNet50_Weights.IMAGENET1K_V2"),
+                    ("DenseNet121", "DenseNet121_Weights.IMAGENET1K_V1"),
+                ),
+                recipe=Recipe(epochs=10, batch_size=32, lr=0.01, shift=0.05),
+                choosing=1_000,
+                judged=4_000,
+                pairs=200,
+                batch=16,
             ),
         ),
     )

@@ -532,6 +532,55 @@ class Merged(nn.Module):
         return torch.stack([said[:, group].logsumexp(1) for group in self.groups], 1)
 
 
+def with_fully_connected(
+    model: nn.Sequential, classes: int, *, hidden: int = 256, cells: int = 7, seed: int
+) -> nn.Sequential:
+    """A VGG-like top, untrained, on the trained maps of a network that has none: the maps averaged
+    to cells x cells, flattened, and two fully connected layers.
+
+    Only the new layers are to be learned: the maps' weights are copies that want no gradient.
+
+    Args:
+        model: one of torchvision's that keep their maps in `features`, as `pretrained` gives it.
+
+    Raises:
+        ValueError: the network has no `features`.
+    """
+    network = model.network
+    if not hasattr(network, "features"):
+        raise ValueError(f"{type(network).__name__} keeps its maps elsewhere than in .features")
+    features = copy.deepcopy(network.features).requires_grad_(False)
+    with torch.no_grad():
+        channels = features(torch.zeros(1, 3, 224, 224)).shape[1]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        top = [
+            nn.AdaptiveAvgPool2d(cells),
+            nn.Flatten(),
+            nn.Linear(channels * cells * cells, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, classes),
+        ]
+    network = nn.Sequential(OrderedDict(features=features, top=nn.Sequential(*top)))
+    parts = OrderedDict(normalise=copy.deepcopy(model.normalise), network=network)
+    return nn.Sequential(parts)
+
+
+def folded(model: nn.Module) -> nn.Module:
+    """A copy, in eval mode, whose convolutions have the batch norm behind them in their weights:
+    the same answers up to rounding, with fewer operations for those who ask many times.
+
+    A network that torch.fx cannot trace comes back as it is.
+    """
+    from torch.fx.experimental.optimization import fuse
+
+    try:
+        with frozen(model):
+            return fuse(model)
+    except Exception:  # whatever the network's own code does with a stand-in
+        return model
+
+
 def with_last_layer(
     model: nn.Module, weight: Float[Tensor, "k d"], bias: Float[Tensor, " k"]
 ) -> nn.Module:

@@ -5,6 +5,7 @@ networks and the images that all of them classify correctly, because a network t
 often would otherwise get more images, and with them more summaries. `Study.run` finds masks,
 similarities and summaries: every result is kept in the store, and jobs run in as many processes as
 there are cores. Under `accelerate launch` every process begins with its own share of the jobs.
+`summarise` does the same for any classifier and images, in one call.
 
 The algorithms are in `helpers.crisp_masks`, `helpers.proposal_flow` and `helpers.visual_summaries`,
 the experiments on their results in `helpers.summary_uses`.
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -40,7 +41,7 @@ from helpers import (
 )
 from helpers import visual_summaries as vs
 from helpers.budget import IMAGENET_PAIRS, Recipe, SummaryStudy
-from helpers.course import Course
+from helpers.course import Course, device_here
 from helpers.imageset import ImageSet, concatenate
 from helpers.parallel import each
 from helpers.store import Keyed, Result, Stage, Store, stage
@@ -111,32 +112,27 @@ class Study:
 
     def run(self) -> dict[tuple[str, str], Explained]:
         """Masks and summaries of every network and class, from the store or made now."""
-        kinds, store = list(self.kinds), Store(self.root)
-        numbers = range(len(self.networks))
-        heavy = [("masks", n, kind) for n in numbers for kind in self.kinds_of(n)]
-        heavy += [("boxes", None, kind) for kind in kinds]
-        # what is asked for in one round may build on what an earlier one made
-        light = [("iebb", self.number(self.main[0].title), kind) for kind in kinds]
-        light += [("summaries", n, kind) for n in numbers for kind in self.kinds_of(n)]
-        light += [("fewer", n, kind) for n in numbers for kind in self.compared]
+        store, numbers = Store(self.root), range(len(self.networks))
         main = numbers[-len(self.main) :]
-        last = [(what, n, "") for n in main for what in ("uses", "adjacent")]
-        last += [(what, None, "") for what in ("coherence", "matches")]
-        last += [("facing", None, "")] if self.knows_parts else []
-        last += [("keypoints", None, "")] if self.pairs else []
-        first = [("whitening", None, "")]
-        rounds = {
-            "whitening": first,
-            "masks and boxes": heavy,
-            "summaries": light,
-            "experiments": last,
-        }
-        for title, jobs in rounds.items():
-            missing = [job for job in jobs if not _there(self, store, job)]
-            done = each(_compute, self, parallel.own_first(missing), device=self.device)
-            shown = {"desc": title, "file": sys.stdout, "leave": False, "disable": not missing}
-            for _ in tqdm(done, total=len(missing), **shown):
-                pass
+        # in this order, each job builds on earlier ones only
+        jobs = [("whitening", None, "")]
+        jobs += [("masks", n, kind) for n in numbers for kind in self.kinds_of(n)]
+        jobs += [("boxes", None, kind) for kind in self.kinds]
+        jobs += [("keypoints", None, "")] if self.pairs else []
+        jobs += [("iebb", self.number(self.main[0].title), kind) for kind in self.kinds]
+        jobs += [("summaries", n, kind) for n in numbers for kind in self.kinds_of(n)]
+        jobs += [("fewer", n, kind) for n in numbers for kind in self.compared]
+        jobs += [(what, n, "") for n in main for what in ("uses", "adjacent")]
+        jobs += [(what, None, "") for what in ("coherence", "matches")]
+        jobs += [("facing", None, "")] if self.knows_parts else []
+        missing: list[Job] = []
+        for job in jobs:  # behind one that is missing, nobody can tell what is there
+            if missing or not _there(self, store, job):
+                missing.append(job)
+        done = each(_compute, self, parallel.own_first(missing), device=self.device)
+        shown = {"desc": "masks first", "file": sys.stdout, "leave": False, "disable": not missing}
+        for _ in tqdm(done, total=len(missing), **shown):
+            pass
         return {
             (network.title, kind): _explained(self, store, n, kind)
             for n, network in enumerate(self.networks)
@@ -408,34 +404,17 @@ def _trained(course: Course, budget: SummaryStudy) -> tuple[Network, ...]:
         for epochs in budget.epochs
         for title, name in budget.networks
     ]
-    common = (course.store.root, course.device, train)
-    made = {}
-    for job in jobs:
-        with suppress(LookupError):
-            made[job] = _train(common, job, find_only=True)
-    missing = sorted((j for j in jobs if j not in made), key=lambda j: -j[2].epochs)
-    shown = {"unit": "network", "file": sys.stdout, "leave": False, "disable": not missing}
-    made |= tqdm(each(_train, common, missing, device=course.device), total=len(missing), **shown)
+    asked = [(name, train, recipe) for _, name, recipe in jobs]
+    made = training.all_trained(course.store, asked, device=course.device)
     last = max(budget.epochs)
     return tuple(
         Network(
             title if recipe.epochs == last else f"{title}, {recipe.epochs} epochs",
-            made[title, name, recipe][0],
-            made[title, name, recipe][1],
+            *found,
             early=recipe.epochs < last,
         )
-        for title, name, recipe in jobs
+        for (title, _, recipe), found in zip(jobs, made, strict=True)
     )
-
-
-def _train(
-    common: tuple[Path, torch.device, ImageSet],
-    job: tuple[str, str, Recipe],
-    find_only: bool = False,
-) -> tuple[nn.Module, Result]:
-    root, device, train = common
-    how = {"seed": 0, "device": device, "progress": False, "find_only": find_only}
-    return training.trained(Store(root), job[1], train, None, job[2], **how)
 
 
 def _photographs(course: Course, budget: SummaryStudy) -> ImageSet:
@@ -500,7 +479,7 @@ def _pretrained(course: Course, budget: SummaryStudy, candidates: ImageSet) -> t
 # ---------------------------------------------------------------- three stages, run in this order
 
 
-@stage(version=1)
+@stage(version=2)
 def make_masks(
     config: Mapping[str, Any],
     inputs: Mapping[str, Any],
@@ -513,7 +492,7 @@ def make_masks(
     images = inputs["images"]
     phases = {name: crisp_masks.Phase(**config["schedule"][name]) for name in ("smooth", "crisp")}
     found = crisp_masks.crisp_masks(
-        model,
+        models.folded(model),
         images.to_float(device),
         images.labels.to(device),
         crisp_masks.Schedule(**config["schedule"] | phases),
@@ -523,7 +502,7 @@ def make_masks(
     return {name: value.cpu().contiguous() for name, value in vars(found).items()}, {}
 
 
-@stage(version=1)
+@stage(version=2)
 def compare_masks(
     config: Mapping[str, Any],
     inputs: Mapping[str, Any],
@@ -535,7 +514,7 @@ def compare_masks(
     """Table 2 for one class's images: IEBB's masks, the same made binary at the crisp mask's area,
     and the drop under each, the images blurred alike. Config: schedule, precision, batch."""
     images, targets = inputs["images"].to_float(device), inputs["images"].labels.to(device)
-    crisp = inputs["masks"].tensors["crisp"].to(device)
+    crisp, model = inputs["masks"].tensors["crisp"].to(device), models.folded(model)
     schedule = crisp_masks.SCHEDULES[config["schedule"]]
     how = {"batch_size": config["batch"], "precision": config["precision"]}
     iebb = crisp_masks.iebb_masks(model, images, targets, **how)
@@ -562,34 +541,38 @@ def compare_boxes(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Proposals of one class's images and how well each matches each other. Config: boxes,
     enlarge."""
-    images, white = inputs["images"], proposal_flow.Whitening(**inputs["whitening"].tensors)
+    images = inputs["images"].images
+    white = proposal_flow.Whitening(**inputs["whitening"].tensors)
     boxes, descriptors = propose(images, white, config["boxes"], config["enlarge"])
     found = vs.similarity(boxes, descriptors, matching(images))
     return found.tensors(), {}
 
 
 def propose(
-    images: ImageSet, white: proposal_flow.Whitening, count: int, enlarge: int
+    images: UInt8[Tensor, "n 3 h w"],
+    white: proposal_flow.Whitening | None,
+    count: int,
+    enlarge: int,
 ) -> tuple[list[Int64[Tensor, "_ 4"]], list[Tensor]]:
     """Boxes of each image, and what is in each."""
-    boxes = [proposal_flow.proposals(image, count, enlarge=enlarge) for image in images.images]
-    pairs = zip(images.images, boxes, strict=True)
+    boxes = [proposal_flow.proposals(image, count, enlarge=enlarge) for image in images]
+    pairs = zip(images, boxes, strict=True)
     return boxes, [proposal_flow.describe(image, some, white) for image, some in pairs]
 
 
 _REFERENCE = 224  # px; proposal flow's constants are lengths in images of about this size
 
 
-def larger(images: ImageSet) -> int:
+def larger(images: UInt8[Tensor, "n 3 h w"]) -> int:
     """How many times larger images would have to be for lengths in pixels to mean what they do in
     the paper's."""
-    return max(1, round(_REFERENCE / min(images.images.shape[2:])))
+    return max(1, round(_REFERENCE / min(images.shape[2:])))
 
 
-def matching(images: ImageSet, rule: str = "lom") -> vs.Match:
+def matching(images: UInt8[Tensor, "n 3 h w"], rule: str = "lom") -> vs.Match:
     """Proposal flow between images of this size, with lengths as if they were about 224 px."""
     scale = larger(images)
-    size = tuple(scale * side for side in images.images.shape[2:])
+    size = tuple(scale * side for side in images.shape[2:])
 
     def match(boxes_a: Tensor, a: Tensor, boxes_b: Tensor, b: Tensor) -> Tensor:
         there = scale * boxes_a, a, size
@@ -633,6 +616,115 @@ def _unpacked(result: Result) -> vs.Summaries:
     summaries = (vs.Summary(*row) for row in zip(*columns, values["ssim"], strict=True))
     regions = result.tensors["regions"].long()
     return vs.Summaries(tuple(summaries), regions, values["outcome"], vs.Tally(**values["tally"]))
+
+
+# ---------------------------------------------------------------- the same for any classifier
+
+
+@dataclass(frozen=True, eq=False)
+class Summarised:
+    """What one classifier looks at in images of one class. Everything is on the CPU."""
+
+    masks: crisp_masks.Masks
+    similarity: vs.Similarity  # of all boxes: it depends on the images only
+    found: vs.Summaries
+
+    @property
+    def boxes(self) -> tuple[Int64[Tensor, "_ 4"], ...]:
+        """The proposals of each image."""
+        return self.similarity.boxes.split(self.similarity.counts.tolist())
+
+
+def summarise(
+    model: nn.Module,
+    images: UInt8[Tensor, "n 3 h w"],
+    targets: int | Int64[Tensor, " n"],
+    *,
+    boxes: int = 500,
+    enlarge: int | None = None,
+    whitening: proposal_flow.Whitening | None = None,
+    schedule: str | crisp_masks.Schedule = "paper",
+    precision: str = "float32",
+    batch_size: int = 20,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> Summarised:
+    """Masks, parts and visual summaries of images of one class by any classifier (section 3).
+
+    The classifier takes images in [0, 1] and returns logits (n, classes), as every network of
+    `models.build` and `models.pretrained` does, all of torchvision's and timm's among them. A bare
+    network that expects ImageNet's normalisation becomes one by
+
+        nn.Sequential(models.Normalised(), network)
+
+    It moves to `device` and keeps its mode and weights. Other networks on the same images need not
+    match boxes again: `vs.summarise(images / 255, crisp, similarity)` with their crisp masks.
+
+    Args:
+        images: 0 to 255, RGB, of the size that the network is to see. The paper's are 50 of a
+            class, all of which the network classifies right (`crisp_masks.select`). Others are
+            explained too: the masks take away whatever probability there is.
+        targets: the class, an index of the outputs; or one for each image.
+        boxes: proposals per image, at most.
+        enlarge: how many times larger the images are in which boxes are looked for; None: as many
+            times as make them about 224 px.
+        whitening: of the boxes' descriptors; None: learnt from the images themselves, which takes
+            about eight of a class, and is rough with fewer than 60. With fewer, learn it from any
+            other images (`proposal_flow.whitening`). A single image has nothing to match with, so
+            its descriptors stay as they are.
+        schedule: of the masks, or its name in `crisp_masks.SCHEDULES`.
+        precision: "bfloat16" runs the network in it while masks are fitted.
+        device: of the network's passes; None: the GPU where there is one. All else is on the CPU.
+
+    Returns:
+        Whatever is found, also if that is nothing: `found.message` says why.
+
+    Raises:
+        ValueError: too few images to learn the whitening from, no such schedule, or what
+            `proposal_flow.proposals` and `crisp_masks.crisp_masks` refuse.
+        FloatingPointError: a loss is not finite.
+    """
+    if isinstance(schedule, str):
+        if schedule not in crisp_masks.SCHEDULES:
+            known = ", ".join(crisp_masks.SCHEDULES)
+            raise ValueError(f"no schedule {schedule!r}; there are {known}")
+        schedule = crisp_masks.SCHEDULES[schedule]
+    n, images, device = len(images), images.cpu(), device or device_here()
+    if isinstance(targets, int):
+        targets = torch.full((n,), targets)
+    if whitening is None and n > 1:
+        try:
+            whitening = proposal_flow.whitening(images[:: max(1, n // _WHITE)])
+        except ValueError as error:
+            how = "or pass one of other images: whitening=proposal_flow.whitening(others)"
+            raise ValueError(f"{error}, {how}") from None
+    enlarge = larger(images) if enlarge is None else enlarge
+    proposed, described = propose(images, whitening, boxes, enlarge)
+
+    def bar(title: str, total: int) -> tqdm:
+        return tqdm(desc=title, total=total, file=sys.stdout, leave=False, disable=not progress)
+
+    pixels = images.float() / 255
+    with bar("masks", n * (schedule.smooth.iterations + schedule.crisp.iterations)) as shown:
+        fitted = crisp_masks.crisp_masks(
+            model.to(device),
+            pixels.to(device),
+            targets.to(device),
+            schedule,
+            batch_size=batch_size,
+            precision=precision,
+            progress=shown.update,
+        )
+    masks = crisp_masks.Masks(**{name: value.cpu() for name, value in vars(fitted).items()})
+    rule = matching(images)
+    with bar("pairs of images", n * (n + 1) // 2) as shown:
+
+        def match(*of_two: Tensor) -> Tensor:
+            shown.update()
+            return rule(*of_two)
+
+        similarity = vs.similarity(proposed, described, match)
+    return Summarised(masks, similarity, vs.summarise(pixels, masks.crisp, similarity))
 
 
 # ---------------------------------------------------------------- what the summaries are good for
@@ -767,7 +859,7 @@ def match_keypoints(
     config: Mapping[str, Any], inputs: Mapping[str, Any], work: Path, *, study: Study
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """PCK of the three rules, (sets, alphas) each. Config: boxes, enlarge."""
-    scale = larger(study.candidates)
+    scale = larger(study.candidates.images)
 
     # small scenes are matched as if they were large: boxes and lengths grow, the pixels stay
     def propose(image: Tensor) -> Tensor:
@@ -818,7 +910,7 @@ def keypoints_of_parts(
 ) -> list[tuple[Tensor, Float[Tensor, "p 2"]]]:
     """Scenes, enlarged by `larger`, with the centres (x, y) of the parts that all of them show:
     keypoints that nobody had to click. A part that comes twice has one centre between the two."""
-    few, scale = images[:most], larger(images)
+    few, scale = images[:most], larger(images.images)
     common = set.intersection(*({*p.unique().tolist()} for p in few.parts)) - {0}
     pairs = []
     for image, parts in zip(few.images, few.parts, strict=True):
@@ -1044,10 +1136,10 @@ def draw_matches(
     kind = next((k for k in reversed(study.kinds) if len(study.kinds[k]) > 1), None)
     if kind is None:
         return {}, {"class": None}
-    images = study.kinds[kind]
+    images = study.kinds[kind].images
     white = proposal_flow.Whitening(**inputs["whitening"].tensors)
     boxes, described = propose(images[:2], white, config["boxes"], config["enlarge"])
-    size = images.images.shape[2]
+    size = images.shape[2]
     rows = {}
     for title, rule in {"appearance (NAM)": "nam", "offsets (LOM)": "lom"}.items():
         sure = matching(images, rule)(boxes[0], described[0], boxes[1], described[1])
@@ -1055,7 +1147,7 @@ def draw_matches(
         area = (boxes[0][:, 2:] - boxes[0][:, :2]).prod(1) / size**2
         best[(area > 0.15) | (area < 0.01)] = 0
         top = best.argsort(descending=True)[: len(_COLOURS)]
-        pair = zip(images.images, (boxes[0][top], boxes[1][chosen[top]]), strict=False)
+        pair = zip(images, (boxes[0][top], boxes[1][chosen[top]]), strict=False)
         rows[title] = torch.stack(
             [figures.framed(image, some, _COLOURS, 2 * larger(images)) for image, some in pair]
         )

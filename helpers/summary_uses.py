@@ -876,35 +876,3 @@ def _correlated(
     x, y = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True)
     scale = np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
     return np.clip((x * y).sum(-1) / np.where(scale > 0, scale, np.inf), -1, 1)
-
-
-def common_images(
-    correct: Bool[Tensor, "networks n"],
-    labels: Int64[Tensor, " n"],
-    per_class: int | None = None,
-) -> Int64[Tensor, " r"]:
-    """Rows of images that all networks classify correctly, equally many of each class.
-
-    The number of summaries grows with the number of images, so that counts of different networks
-    compare only over the same ones. The paper masks each network's own correct images.
-
-    Args:
-        labels: the classes are those that occur.
-        per_class: at most; by default as many as the class with the fewest has. The first ones.
-
-    Raises:
-        ValueError: no network, less than 1 per class, or a class with no image in common.
-    """
-    if not len(correct) or (per_class is not None and per_class < 1):
-        raise ValueError("common images take at least one network and one image per class")
-    common = correct.all(0)
-    rows = [(common & (labels == label)).nonzero()[:, 0] for label in labels.unique()]
-    empty = [int(k) for k, of in zip(labels.unique(), rows, strict=True) if not len(of)]
-    if empty:
-        raise ValueError(
-            f"class {empty[0]} has no image that all {len(correct)} networks classify correctly; "
-            "leave the class out or add images"
-        )
-    count = min([len(of) for of in rows] + [per_class or len(labels)])
-    picked = [of[:count] for of in rows]
-    return torch.cat(picked).sort().values if picked else labels.new_zeros(0)

@@ -19,7 +19,8 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from helpers import models
+from helpers import models, parallel
 from helpers.budget import Recipe
 from helpers.durable import write_durably
 from helpers.imageset import ImageSet
@@ -186,6 +187,7 @@ def fit(
     validation: ImageSet | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
+    after_epoch: Callable[[int, nn.Module], None] | None = None,
 ) -> History:
     """Train `model` in place; it ends on `device`, in eval mode.
 
@@ -194,6 +196,8 @@ def fit(
         checkpoint: file for the state after each epoch. Where it exists the training goes on from
             it: with the same arguments the end is the same as without the interruption.
         progress: a bar on stdout, wiped when done.
+        after_epoch: called with the number of epochs done and the model, before the checkpoint is
+            written: an epoch that is repeated after an interruption calls it again.
 
     Raises:
         ValueError: no images, other classes in `validation`, or a checkpoint of another training.
@@ -261,6 +265,8 @@ def fit(
                 shown["val"] = f"{judged['accuracy']:.1%}"
             history.seconds.append(round(time.perf_counter() - started, 3))
             bar.set_postfix(shown, refresh=False)
+            if after_epoch is not None and accelerator.is_main_process:
+                after_epoch(epoch + 1, model)
             if checkpoint is not None and accelerator.is_main_process:
                 _save(checkpoint, identity, model, optimizer, scheduler, history)
             accelerator.wait_for_everyone()
@@ -577,6 +583,80 @@ def trained(
     model = models.build(architecture, config["classes"], seed=seed)
     model.load_state_dict(result.tensors)
     return model.to(device).eval(), result
+
+
+def all_trained(
+    store: Store,
+    jobs: Sequence[tuple[str, ImageSet, Recipe]],
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> list[tuple[nn.Module, Result]]:
+    """What `trained` gives for each architecture, images and recipe; those that the store lacks
+    are trained side by side, the longest first."""
+    common = (store.root, seed, device)
+    made = {}
+    for number, job in enumerate(jobs):
+        with suppress(LookupError):
+            made[number] = _trained_one(common, (number, *job), find_only=True)
+    missing = [(number, *job) for number, job in enumerate(jobs) if number not in made]
+    missing.sort(key=lambda job: -job[3].epochs)
+    shown = {"unit": "network", "file": sys.stdout, "leave": False, "disable": not missing}
+    done = parallel.each(_trained_one, common, missing, device=device)
+    made |= {job[0]: found for job, found in tqdm(done, total=len(missing), **shown)}
+    return [made[number] for number in range(len(jobs))]
+
+
+def _trained_one(
+    common: tuple[Path, int, torch.device | str],
+    job: tuple[int, str, ImageSet, Recipe],
+    find_only: bool = False,
+) -> tuple[nn.Module, Result]:
+    (root, seed, device), (_, architecture, train, recipe) = common, job
+    how = {"seed": seed, "device": device, "progress": False, "find_only": find_only}
+    return trained(Store(root), architecture, train, None, recipe, **how)
+
+
+@stage(version=1)
+def fit_epochs(
+    config: Mapping[str, Any],
+    inputs: Mapping[str, ImageSet],
+    work: Path,
+    *,
+    model: nn.Module,
+    device: torch.device | str = "cpu",
+    progress: bool = False,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Train one network and keep its weights after every epoch.
+
+    Config: network (what `model` is), recipe, seed. Inputs: train.
+
+    Returns:
+        The weights that were trained, as "<epoch>/<name>", and {"history": ...}.
+    """
+    fixed = {name for name, p in model.named_parameters() if not p.requires_grad}
+    kept = [name for name in model.state_dict() if name not in fixed]
+
+    def keep(epoch: int, network: nn.Module) -> None:
+        state = {name: network.state_dict()[name].cpu() for name in kept}
+        torch.save(state, work / f"epoch {epoch}.pt")
+
+    recipe = Recipe.from_config(config["recipe"])
+    history = fit(
+        model,
+        inputs["train"],
+        recipe,
+        seed=config["seed"],
+        checkpoint=work / "checkpoint.pt",
+        device=device,
+        progress=progress,
+        after_epoch=keep,
+    )
+    tensors = {}
+    for epoch in range(1, recipe.epochs + 1):
+        state = torch.load(work / f"epoch {epoch}.pt", weights_only=True)
+        tensors |= {f"{epoch}/{name}": value for name, value in state.items()}
+    return tensors, {"history": asdict(history)}
 
 
 @stage(version=1)

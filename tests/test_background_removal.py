@@ -1,14 +1,18 @@
 """Paper 1's study: nobody is examined on what it learnt from, results are kept, tables add up."""
 
+import hashlib
 from dataclasses import asdict, replace
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from helpers import background_removal as study_of
-from helpers import backgrounds, models, training
+from helpers import backgrounds, models, photos, training
 from helpers import feature_visualization as fv
 from helpers.background_removal import BACKGROUNDS, JUDGES, Climb, Studied, Variant, assemble
 from helpers.budget import PROFILES
@@ -637,3 +641,203 @@ def test_the_first_rule_has_a_verdict_of_its_own():
 def test_doubled_scores_need_twice_the_weight(study, networks):
     alike = [study_of.climbs_alike(study, networks[PLAIN], factor) for factor in (1, 2, 4)]
     assert alike == [False, True, False]
+
+
+# ---- photographs: the judges are probes on a pretrained network
+
+
+SQUEEZENET, MOBILENET = "squeezenet1_0-b66bff10.pth", "mobilenet_v2-b0353104.pth"
+SHOWN_IN = {  # class -> colours of its objects and of its backdrops
+    "bus": ((250, 250, 250), (10, 10, 10)),
+    "cat": ((230, 40, 40), (160, 230, 240)),
+    "dog": ((40, 60, 230), (240, 220, 150)),
+    "sheep": ((40, 200, 60), (220, 160, 230)),
+}
+
+
+def mottled(
+    size: tuple[int, int], colour: tuple[int, int, int], rng: np.random.Generator
+) -> Image.Image:
+    noise = rng.integers(-25, 26, (*size, 3))
+    return Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8))
+
+
+def voc_photo(root: Path, stem: str, name: str, rng: np.random.Generator) -> None:
+    """A photograph of one object, 28 px wide, anywhere, and its class mask."""
+    inside, outside = SHOWN_IN[name]
+    picture, at = mottled((64, 64), outside, rng), tuple(rng.integers(4, 32, 2).tolist())
+    picture.paste(mottled((28, 28), inside, rng), at)
+    mask = Image.new("P", (64, 64), 0)
+    mask.putpalette([value for value in range(256) for _ in range(3)])
+    mask.paste(photos.VOC_CLASSES.index(name) + 1, (*at, at[0] + 28, at[1] + 28))
+    picture.save(root / "JPEGImages" / f"{stem}.jpg", quality=95)
+    mask.save(root / "SegmentationClass" / f"{stem}.png")
+
+
+def untrained_weights(home: Path) -> None:
+    """Files of the right names and shapes that are not the official ones."""
+    from torchvision.models import mobilenet_v2, squeezenet1_0
+
+    folder = home / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for file, network in {SQUEEZENET: squeezenet1_0, MOBILENET: mobilenet_v2}.items():
+            torch.save(network().state_dict(), folder / file)
+
+
+@pytest.fixture(scope="module")
+def photographed(tmp_path_factory):
+    """The study of the photos profile at 64 px on four classes of VOC, eight photographs of each;
+    no validation photograph shows a bus."""
+    root, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
+    home = root / "VOCdevkit" / "VOC2012"
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (home / folder).mkdir(parents=True)
+    for split, names in {"train": list(SHOWN_IN), "val": list(SHOWN_IN)[1:]}.items():
+        stems = {f"{split}_{name}_{i}": name for name in names for i in range(8)}
+        for stem, name in stems.items():
+            voc_photo(home, stem, name, rng)
+        (home / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(stems))
+    untrained_weights(root / "torch_home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COURSE_RESULTS", str(tmp_path_factory.mktemp("results")))
+        course = start("photos", str(root), limit=32)
+        budget = replace(course.profile.backgrounds, size=64)
+        course.profile = replace(course.profile, backgrounds=budget)
+        course.device = torch.device("cpu")
+        return root, assemble(course)
+
+
+def test_judges_of_photographs_answer_for_every_class_of_the_study(photographed):
+    _, study = photographed
+    assert study.train.class_names == tuple(SHOWN_IN)
+    assert study.left_out == dict.fromkeys(set(photos.VOC_CLASSES) - set(SHOWN_IN), 0)
+    assert tuple(study.judges) == JUDGES
+    for judge, made in study.judges.values():
+        assert isinstance(judge, models.Probe) and made.tensors["weight"].shape[0] == 4
+        with torch.no_grad():
+            logits = judge(study.real.to_float())
+        assert logits.shape == (len(study.real), 4) and logits.isfinite().all()
+        assert not (logits.argmax(1) == 0).any()  # nobody showed it a bus
+
+
+def test_judges_of_photographs_never_saw_what_they_judge(photographed):
+    _, study = photographed
+    validation = study.exams["validation"]
+    elsewhere = backgrounds.on_random_backgrounds(validation, seed=0)
+    filled, usable = backgrounds.tiled(validation)
+    surroundings = replace(validation, images=filled)[usable]
+    keys = [made.made["inputs"]["train"] for _, made in study.judges.values()]
+    assert keys == [validation.key, elsewhere.key, surroundings.key]
+    assert study.real.key == study.train.key and len(study.real) == 32
+    for tutor in (validation, elsewhere, surroundings):
+        assert not set(tutor.ids) & set(study.real.ids) and len(tutor.ids) == 24
+        assert not tensors(tutor) & tensors(study.real)
+
+
+def test_judges_of_photographs_name_what_they_were_taught(photographed):
+    _, study = photographed
+    taught = study.real[study.real.labels > 0]
+    shown = {
+        "standard": taught,
+        "random": backgrounds.on_random_backgrounds(taught, seed=1),
+        "surroundings": replace(taught, images=backgrounds.tiled(taught)[0]),
+    }
+    for name, images in shown.items():
+        judge, _ = study.judges[name]
+        said = fv.judged(judge, images.to_float(), images.labels)
+        assert said["right"].float().mean() > 0.75, name  # chance is 0.25
+    misled = fv.judged(study.judges["surroundings"][0], shown["random"].to_float(), taught.labels)
+    assert misled["right"].float().mean() < 0.5  # it goes by the backdrop, which is another's
+
+
+def test_judges_of_photographs_score_pictures(photographed, tmp_path):
+    _, study = photographed
+    rows = [study.real.names().index(name) for name in SHOWN_IN]
+    pictures = study.real.images[rows]
+    made = Result("", {"grey": pictures, "grey: start": torch.full_like(pictures, 128)}, {}, {})
+    scores, values = study_of.score({}, {"pictures": made}, tmp_path, study=study)
+    table = pd.DataFrame(scores["grey"].numpy(), columns=values["scores"])
+    for name, (judge, _) in study.judges.items():
+        said = fv.judged(judge, pictures.float() / 255, torch.arange(4))
+        assert table[f"right: {name}"].tolist() == said["right"].float().tolist()
+        assert table[f"probability: {name}"].tolist() == pytest.approx(
+            said["probability"].tolist(), rel=1e-3
+        )
+        # each picture is among the real ones, so its nearest is itself
+        assert (table[f"distance: {name}"] < 1).all()
+    assert table["right: standard"].tolist() == [0, 1, 1, 1]
+
+
+def test_pretrained_weights_of_photographs_are_the_files(photographed):
+    root, study = photographed
+    file = root / "torch_home" / "hub" / "checkpoints" / MOBILENET
+    weights, key = study.pretrained
+    assert key == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert same(
+        {k.removeprefix("network."): v for k, v in weights.items() if "normalise" not in k},
+        torch.load(file),
+    )
+    painter = models.build(study.budget.architecture, 4, seed=0)  # starts from all but its end
+    assert all("classifier" in name for name in models.load_features(painter, weights))
+
+
+# ---- paintings without any regulariser (Fig. 2)
+
+
+def tiny_release(root: Path) -> None:
+    """Four classes of Tiny-ImageNet, three pictures of each, not in alphabetical order."""
+    home, rng = root / "tiny-imagenet-200", np.random.default_rng(0)
+    words = {"n04": "crane", "n01": "goldfish, Carassius auratus", "n03": "crane", "n02": "jeans"}
+    colours = ((220, 60, 60), (60, 60, 220), (60, 200, 60), (30, 30, 30))
+    for wnid, colour in zip(words, colours, strict=True):
+        folder = home / "train" / wnid / "images"
+        folder.mkdir(parents=True)
+        for i in range(3):
+            mottled((64, 64), colour, rng).save(folder / f"{wnid}_{i}.JPEG", quality=95)
+    (home / "val").mkdir()
+    (home / "val" / "val_annotations.txt").write_text("")
+    (home / "wnids.txt").write_text("\n".join(words))
+    (home / "words.txt").write_text("".join(f"{w}\t{named}\n" for w, named in words.items()))
+
+
+def test_the_paper_profile_paints_tiny_imagenet_without_a_regulariser(study, tmp_path, monkeypatch):
+    tiny_release(tmp_path)
+    monkeypatch.setenv("COURSE_RESULTS", str(tmp_path / "results"))
+    course = replace(start("paper", str(tmp_path), limit=8), device=torch.device("cpu"))
+    own = course.profile.backgrounds
+    recipe = replace(own.recipe, epochs=1, batch_size=4)
+    study = replace(study, budget=replace(own, architecture="slim_resnet10", recipe=recipe))
+    pictures, names = study_of.unregularised(course, study, studied(PLAIN))
+    assert pictures.shape == (3, 3, 64, 64) and pictures.dtype == torch.uint8
+    assert names == ["crane (n04)", "goldfish", "crane (n03)"]  # as the release lists them
+
+    seen = photos.tiny_imagenet(tmp_path, limit=8).images  # two of each class
+    asked = ("slim_resnet10", seen, None, recipe)
+    network, _ = training.trained(course.store, *asked, seed=0, find_only=True)
+    grey, classes = torch.full((3, 3, 64, 64), 0.5), torch.arange(3)
+    climbed = fv.ascend(network, classes, grey, Ascent(l2=0))
+    assert torch.equal(pictures, (255 * climbed).round().byte())
+    with torch.no_grad():
+        before, after = (network(x).diag() for x in (grey, pictures / 255))
+    assert (after > before).all()
+
+    monkeypatch.setattr(training, "fit", lambda *_, **__: pytest.fail("trained again"))
+    again, names_again = study_of.unregularised(course, study, studied(PLAIN))
+    assert torch.equal(again, pictures) and names_again == names
+
+
+def test_the_paper_profile_says_what_it_needs_to_paint(study, tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_RESULTS", str(tmp_path / "results"))
+    course = start("paper", str(tmp_path))
+    with pytest.raises(photos.MissingDataset, match="Tiny-ImageNet-200 is not under"):
+        study_of.unregularised(course, study, studied(PLAIN))
+
+
+def test_other_profiles_paint_with_the_standard_network(assembled, networks, monkeypatch):
+    course, study, _ = assembled
+    monkeypatch.setattr(training, "fit", lambda *_, **__: pytest.fail("trained"))
+    pictures, names = study_of.unregularised(course, study, networks[PLAIN])
+    assert torch.equal(pictures, networks[PLAIN].pictures["nothing"][:3])
+    assert names == list(study.train.class_names[:3])

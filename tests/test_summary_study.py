@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
-from helpers import crisp_masks, models, parallel, summary_study
+from helpers import crisp_masks, models, parallel, proposal_flow, summary_study
+from helpers import visual_summaries as vs
 from helpers.budget import IMAGENET_PAIRS, PROFILES, ROOT
 from helpers.parallel import own_first
 from helpers.scenes.world import World
@@ -28,6 +30,15 @@ BUDGET = replace(PROFILES["demo"].summaries, schedule="tiny", boxes=40, enlarge=
 def tiny_schedule(monkeypatch):
     monkeypatch.setitem(crisp_masks.SCHEDULES, "tiny", TINY)
     monkeypatch.setattr(parallel, "cpu_count", lambda: 1)  # other processes would not know it
+
+
+@pytest.fixture
+def one_thread():
+    """As the study's jobs have it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def study_in(root: Path, images: int = 3, kinds: int = 2) -> Study:
@@ -171,3 +182,159 @@ def test_imagenet_knows_every_class_of_the_photographs():
     indices = [k for group in summary_study.IMAGENET.values() for k in group]
     assert all(0 <= k < 1000 for k in indices)
     assert len(set(indices)) == len(indices)  # no ImageNet class stands for two of ours
+
+
+# ---- any classifier, in one call
+
+
+@pytest.fixture(scope="module")
+def robins() -> Tensor:
+    world = World(7, 64, 0.5)
+    first = world.images(range(18)).names().index("robin")
+    return world.images(range(first, 18 * 8, 18)).images  # classes go round
+
+
+@pytest.fixture(scope="module")
+def white(robins) -> proposal_flow.Whitening:
+    return proposal_flow.whitening(robins)
+
+
+def same_summaries(ours: vs.Summaries, theirs: vs.Summaries) -> bool:
+    columns = ("images", "boxes", "regions", "scores")
+    return (
+        (ours.outcome, ours.tally) == (theirs.outcome, theirs.tally)
+        and torch.equal(ours.regions, theirs.regions)
+        and all(
+            a.ssim == b.ssim and all(torch.equal(getattr(a, c), getattr(b, c)) for c in columns)
+            for a, b in zip(ours.summaries, theirs.summaries, strict=True)
+        )
+    )
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "timm:test_resnet"])
+def test_any_torchvision_or_timm_classifier_is_summarised_with_one_call(
+    robins, white, one_thread, name
+):
+    model, images = models.build(name, 5, seed=0), robins[:3]
+    weights = {k: v.clone() for k, v in model.state_dict().items()}
+    how = {"schedule": "tiny", "batch_size": 2, "device": "cpu", "progress": False}
+    made = summary_study.summarise(model, images, 4, boxes=60, whitening=white, **how)
+    assert model.training and all(torch.equal(v, weights[k]) for k, v in model.state_dict().items())
+    for masks in (made.masks.smooth, made.masks.crisp):
+        assert masks.shape == (3, 64, 64) and 0 <= masks.min() <= masks.max() <= 1
+    assert made.masks.losses.shape == (5, 3) and made.masks.before.shape == (3,)
+    assert len(made.boxes) == 3 and all(1 < len(boxes) <= 60 for boxes in made.boxes)
+    assert made.found.outcome == "found"  # nothing below is about no members
+    for summary in made.found.summaries:
+        assert len(summary.images.unique()) == len(summary.images) > 1
+        for image, box in zip(summary.images, summary.boxes, strict=True):
+            assert (made.boxes[image] == box).all(1).any()
+
+    # the same, put together by hand
+    pixels, targets = images.float() / 255, torch.tensor([4, 4, 4])
+    masks = crisp_masks.crisp_masks(model, pixels, targets, TINY, batch_size=2)
+    assert all(torch.equal(vars(made.masks)[name], fitted) for name, fitted in vars(masks).items())
+    boxes = [proposal_flow.proposals(image, 60, enlarge=4) for image in images]  # 64 to 224 px
+    described = [proposal_flow.describe(i, b, white) for i, b in zip(images, boxes, strict=True)]
+
+    def match(a: Tensor, described_a: Tensor, b: Tensor, described_b: Tensor) -> Tensor:
+        return proposal_flow.lom(proposal_flow.appearance(described_a, described_b), 4 * a, 4 * b)
+
+    similarity = vs.similarity(boxes, described, match)
+    assert all(map(torch.equal, made.boxes, boxes))
+    assert same_summaries(made.found, vs.summarise(pixels, masks.crisp, similarity))
+
+
+def test_one_call_finds_what_the_study_finds(tmp_path, one_thread):
+    study, store = study_in(tmp_path, images=4), Store(tmp_path)
+    kind, images = next(iter(study.kinds.items()))
+    for number, network in enumerate(study.networks):
+        expected = summary_study._explained(study, store, number, kind)
+        made = summary_study.summarise(
+            network.model,
+            images.images,
+            images.labels,
+            boxes=BUDGET.boxes,
+            enlarge=BUDGET.enlarge,
+            whitening=proposal_flow.Whitening(**summary_study._white(study, store).tensors),
+            schedule=TINY,
+            precision=study.precision,
+            batch_size=BUDGET.batch,
+            device="cpu",
+            progress=False,
+        )
+        assert torch.equal(made.masks.crisp, expected.masks["crisp"])
+        assert same_summaries(made.found, expected.found)
+
+
+FEW = {"boxes": 20, "schedule": "tiny", "device": "cpu", "progress": False}
+
+
+def test_without_a_whitening_the_images_give_it(robins, white):
+    model = models.build("slim_vgg6", 3, seed=0)
+    own = summary_study.summarise(model, robins, 2, **FEW)
+    given = summary_study.summarise(model, robins, 2, whitening=white, **FEW)
+    assert all(
+        torch.equal(own.similarity.tensors()[k], v) for k, v in given.similarity.tensors().items()
+    )
+    assert same_summaries(own.found, given.found)
+
+
+def test_a_bare_network_is_summarised_behind_its_normalisation(robins):
+    from torchvision.models import squeezenet1_1
+
+    network, images = squeezenet1_1(num_classes=3), robins[:1]
+    wrapped = nn.Sequential(models.Normalised(), network)
+    made = summary_study.summarise(wrapped, images, 1, **FEW)
+    mean, std = (
+        torch.tensor(of).view(3, 1, 1) for of in (models.IMAGENET_MEAN, models.IMAGENET_STD)
+    )
+    with torch.no_grad():
+        logits = network.eval()((images / 255 - mean) / std)
+    torch.testing.assert_close(made.masks.before, logits.softmax(1)[:, 1])
+
+
+def test_one_call_ends_clearly_where_there_is_nothing_to_find(robins, white):
+    model, images = models.build("slim_vgg6", 3, seed=0), robins[:2]
+    one = summary_study.summarise(model, images[:1], 2, **FEW)
+    assert one.masks.crisp.shape == (1, 64, 64) and one.found.outcome == "one image"
+    none = summary_study.summarise(model, images[:0], 2, **FEW)
+    assert none.boxes == () and none.found.message == "there are no images"
+    unfitted = crisp_masks.Phase(0, 0.0, 0.0, 0.0)
+    keeps_all = crisp_masks.Schedule(smooth=unfitted, crisp=unfitted, disc=0.0)
+    how = FEW | {"schedule": keeps_all, "whitening": white}
+    kept = summary_study.summarise(model, images, 2, **how)
+    assert (kept.masks.crisp > 0.999).all() and kept.found.outcome == "no region"
+
+
+def test_images_of_another_class_are_explained_too(robins):
+    model, images = models.build("slim_vgg6", 3, seed=0), robins[:1]
+    with torch.no_grad():
+        probabilities = model.eval()(images / 255).softmax(1)[0]
+    for target in range(3):  # two of them are not the first answer
+        made = summary_study.summarise(model, images, target, **FEW)
+        assert made.masks.before.item() == pytest.approx(probabilities[target].item(), rel=1e-4)
+
+
+def test_one_call_refuses_what_cannot_be_summarised(robins):
+    model, images = models.build("slim_vgg6", 3, seed=0), robins[:2]
+    few = "the images are too few or too plain to whiten by .* whitening=proposal_flow.whitening"
+    with pytest.raises(ValueError, match=few):
+        summary_study.summarise(model, images, 2, **FEW)
+    with pytest.raises(ValueError, match="no schedule 'quick'; there are paper, code, "):
+        summary_study.summarise(model, images, 2, **FEW | {"schedule": "quick"})
+    with pytest.raises(ValueError, match="targets run from 3 to 3, but the model has outputs 0 to"):
+        summary_study.summarise(model, images[:1], 3, **FEW)
+    with pytest.raises(ValueError, match="count and enlarge must be at least 1"):
+        summary_study.summarise(model, images[:1], 2, **FEW | {"boxes": 0})
+    with pytest.raises(ValueError, match="at least 1, not 20 and 0"):
+        summary_study.summarise(model, images[:1], 2, **FEW | {"enlarge": 0})
+
+
+def test_one_call_shows_how_far_it_is(robins, capsys):
+    model, images = models.build("slim_vgg6", 3, seed=0), robins[:1]
+    summary_study.summarise(model, images, 2, **FEW | {"progress": True})
+    shown = capsys.readouterr()
+    assert "masks" in shown.out and "pairs of images" in shown.out and not shown.err
+    summary_study.summarise(model, images, 2, **FEW)
+    assert capsys.readouterr().out == ""

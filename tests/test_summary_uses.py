@@ -712,26 +712,3 @@ def test_no_correlation_where_nothing_varies():
     for counts in (torch.arange(2.0), torch.full((5,), math.nan)):
         with pytest.raises(ValueError, match="at least 3 networks"):
             uses.count_correlation(counts, torch.ones(len(counts)))
-
-
-def test_common_images_are_as_many_of_each_class():
-    labels = torch.tensor([0, 1, 0, 1, 0, 1, 0])
-    correct = torch.tensor([[1, 1, 1, 1, 0, 1, 1], [1, 0, 1, 1, 1, 1, 1]]).bool()
-    # class 0: images 0, 2, 6; class 1: 3, 5
-    assert uses.common_images(correct, labels).tolist() == [0, 2, 3, 5]
-    assert uses.common_images(correct, labels, per_class=1).tolist() == [0, 3]
-    assert uses.common_images(correct, labels, per_class=9).tolist() == [0, 2, 3, 5]
-    with pytest.raises(ValueError, match="class 1 has no image that all 2 networks"):
-        uses.common_images(correct & (labels == 0), labels)
-    for bad in ((correct[:0], None), (correct, 0)):
-        with pytest.raises(ValueError, match="at least one network and one image"):
-            uses.common_images(bad[0], labels, bad[1])
-
-
-@given(st.integers(0, 1000), st.integers(1, 4))
-def test_common_images_are_common(seed, networks):
-    labels = torch.arange(40) % 4
-    correct = torch.rand(networks, 40, generator=seeded(seed)) < 0.9
-    picked = uses.common_images(correct, labels)
-    assert correct[:, picked].all() and torch.equal(picked, picked.unique())
-    assert len(labels[picked].bincount().unique()) == 1

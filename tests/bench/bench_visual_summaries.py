@@ -584,8 +584,9 @@ def bench_pipeline(model: nn.Sequential, scenes: ImageSet, plan: Plan) -> dict:
     def pipeline() -> vs.Summaries:
         given = {"batch_size": STUDY.batch, "precision": precision}
         masks = crisp_masks.crisp_masks(model, images, targets, how, **given).crisp
-        boxes, described = summary_study.propose(scenes, STUDY.boxes, STUDY.enlarge)
-        alike = vs.similarity(boxes, described, summary_study.matching(scenes))
+        white = proposal_flow.whitening(scenes.images)
+        boxes, described = summary_study.propose(scenes.images, white, STUDY.boxes, STUDY.enlarge)
+        alike = vs.similarity(boxes, described, summary_study.matching(scenes.images))
         return vs.summarise(scenes.to_float(), masks, alike)
 
     print(f"\none class, one network: {len(scenes)} images, {how.smooth.iterations} + ", end="")
