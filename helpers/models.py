@@ -24,7 +24,7 @@ from types import ModuleType
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -544,11 +544,14 @@ def with_fully_connected(
         model: one of torchvision's that keep their maps in `features`, as `pretrained` gives it.
 
     Raises:
-        ValueError: the network has no `features`.
+        ValueError: the network has no `features`, or batch norm in them, whose statistics would
+            move while the new layers are trained.
     """
     network = model.network
     if not hasattr(network, "features"):
         raise ValueError(f"{type(network).__name__} keeps its maps elsewhere than in .features")
+    if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.features.modules()):
+        raise ValueError(f"the maps of {type(network).__name__} have batch norm")
     features = copy.deepcopy(network.features).requires_grad_(False)
     with torch.no_grad():
         channels = features(torch.zeros(1, 3, 224, 224)).shape[1]
@@ -570,13 +573,17 @@ def folded(model: nn.Module) -> nn.Module:
     """A copy, in eval mode, whose convolutions have the batch norm behind them in their weights:
     the same answers up to rounding, with fewer operations for those who ask many times.
 
-    A network that torch.fx cannot trace comes back as it is.
+    A network that torch.fx cannot trace, or that uses a layer twice, comes back as it is.
     """
     from torch.fx.experimental.optimization import fuse
 
     try:
         with frozen(model):
-            return fuse(model)
+            used = [n.target for n in fx.Tracer().trace(model).nodes if n.op == "call_module"]
+            layers = [
+                u for u in used if next(model.get_submodule(u).parameters(), None) is not None
+            ]
+            return fuse(model) if len(set(layers)) == len(layers) else model
     except Exception:  # whatever the network's own code does with a stand-in
         return model
 

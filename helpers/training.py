@@ -12,6 +12,7 @@ takes its share of each batch and gradients are averaged.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
@@ -629,11 +630,13 @@ def fit_epochs(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Train one network and keep its weights after every epoch.
 
-    Config: network (what `model` is), recipe, seed. Inputs: train.
+    Config: network (what `model` starts from) and layers (its description), recipe, seed. Inputs:
+    train. The caller's model stays untrained.
 
     Returns:
         The weights that were trained, as "<epoch>/<name>", and {"history": ...}.
     """
+    model = copy.deepcopy(model)
     fixed = {name for name, p in model.named_parameters() if not p.requires_grad}
     kept = [name for name in model.state_dict() if name not in fixed]
 

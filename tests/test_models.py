@@ -3,6 +3,7 @@
 import pickle
 import urllib.error
 import urllib.request
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -14,9 +15,11 @@ from helpers.models import (
     Merged,
     build,
     embed,
+    folded,
     names,
     pretrained,
     pretrained_segmenter,
+    with_fully_connected,
     with_last_layer,
 )
 
@@ -462,3 +465,157 @@ def test_merged_classes_have_the_sum_of_their_probabilities():
 def test_merging_needs_groups_that_are_apart_and_leave_something(groups):
     with pytest.raises(ValueError, match="group"):
         Merged(build("slim_vgg6", 6, seed=0), groups, 6)
+
+
+# ---- a fully connected top on a network's maps
+
+
+@pytest.fixture(scope="module")
+def squeezenet():
+    return build("squeezenet1_1", 6, seed=0).eval()
+
+
+def linear(model: nn.Module) -> list[nn.Linear]:
+    return [module for module in model.modules() if isinstance(module, nn.Linear)]
+
+
+@pytest.mark.parametrize("size", [64, 256])  # 3 x 3 maps, which are spread, and 15 x 15
+def test_a_new_top_sees_averaged_maps_through_two_layers(squeezenet, size):
+    model = with_fully_connected(squeezenet, 4, hidden=9, cells=5, seed=0)
+    pictures = images(size=size)
+    first, last = linear(model)
+    assert (first.in_features, first.out_features) == (512 * 5 * 5, 9)
+    assert (last.in_features, last.out_features) == (9, 4)
+    with torch.no_grad():
+        maps = squeezenet.network.features(squeezenet.normalise(pictures))
+        seen = nn.functional.adaptive_avg_pool2d(maps, 5).flatten(1)
+        inner = (seen @ first.weight.T + first.bias).clamp(min=0)
+        expected = inner @ last.weight.T + last.bias
+        assert torch.allclose(model(pictures), expected, atol=1e-5)
+
+
+def test_only_the_new_top_is_learned_and_the_given_network_stays(squeezenet):
+    before = {name: value.clone() for name, value in squeezenet.state_dict().items()}
+    flags = [p.requires_grad for p in squeezenet.parameters()]
+    model = with_fully_connected(squeezenet, 4, hidden=8, seed=0)
+    learned = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert learned == [f"network.top.{k}" for k in ("2.weight", "2.bias", "4.weight", "4.bias")]
+    maps = {name: p for name, p in model.named_parameters() if name not in learned}
+    assert maps and all(torch.equal(p, before[name]) for name, p in maps.items())
+    with torch.no_grad():  # copies: what happens to them happens to nobody else
+        for value in model.state_dict().values():
+            value.fill_(7)
+    assert all(torch.equal(v, before[name]) for name, v in squeezenet.state_dict().items())
+    assert [p.requires_grad for p in squeezenet.parameters()] == flags and all(flags)
+    assert not squeezenet.training
+
+
+def test_a_seed_gives_one_top_and_leaves_the_global_random_state_alone(squeezenet):
+    state = torch.get_rng_state()
+    tops = [with_fully_connected(squeezenet, 4, hidden=8, seed=seed) for seed in (1, 1, 2)]
+    assert torch.equal(torch.get_rng_state(), state)
+    one, again, other = ([layer.weight for layer in linear(top)] for top in tops)
+    assert all(map(torch.equal, one, again)) and not any(map(torch.equal, one, other))
+
+
+def test_a_network_that_keeps_its_maps_elsewhere_gets_no_top():
+    with pytest.raises(ValueError, match="SlimResNet keeps its maps elsewhere than in .features"):
+        with_fully_connected(build("slim_resnet10", 3, seed=0), 4, seed=0)
+
+
+# ---- batch norm folded into convolutions
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+def as_if_trained(model: nn.Module) -> nn.Module:
+    """Statistics, factors and shifts of every batch norm are drawn, so that they matter."""
+    rng = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for norm in (m for m in model.modules() if isinstance(m, _NORMS)):
+            norm.weight.uniform_(0.5, 1.5, generator=rng)
+            norm.running_var.uniform_(0.5, 2, generator=rng)
+            for shift in (norm.bias, norm.running_mean):
+                shift.normal_(0, 0.3, generator=rng)
+    return model
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["slim_resnet10", "slim_vgg6", "slim_alexnet", "slim_googlenet", "mobilenet_v3_small"],
+)
+def test_a_folded_network_answers_alike_without_any_batch_norm(name):
+    model = as_if_trained(build(name, 5, seed=0)).train()
+    model.normalise.eval()  # a mixture of modes, to come back as it was
+    modes = [module.training for module in model.modules()]
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    lean = folded(model)
+    assert lean is not model
+    assert [module.training for module in model.modules()] == modes
+    assert all(p.requires_grad for p in model.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert any(isinstance(m, _NORMS) for m in model.modules())
+
+    parts = [m for m in lean.modules() if type(m) is not nn.Module]  # torch.fx's empty folders
+    assert not any(isinstance(m, _NORMS) for m in parts) and not any(m.training for m in parts)
+    with torch.no_grad():
+        expected = model.eval()(images())
+        assert expected.std() > 0.01
+        assert torch.allclose(lean(images()), expected, rtol=1e-4, atol=1e-4)
+
+
+class OneConvolutionTwoReaders(nn.Module):
+    """Its batch norm cannot be folded: the convolution's output is read by others as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        maps = self.conv(x)
+        return (maps + self.norm(maps)).mean((2, 3))
+
+
+def test_a_batch_norm_that_is_not_alone_behind_its_convolution_stays():
+    before_it = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.Flatten())
+    for model in (OneConvolutionTwoReaders(), before_it):
+        model, pictures = as_if_trained(model).eval(), images(size=8)
+        lean = folded(model)
+        assert sum(isinstance(m, nn.BatchNorm2d) for m in lean.modules()) == 1
+        with torch.no_grad():
+            assert torch.allclose(lean(pictures), model(pictures), atol=1e-5)
+
+
+class Decides(nn.Module):
+    def forward(self, x):
+        return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
+
+
+def test_a_network_that_cannot_be_traced_comes_back_as_it_is():
+    model = nn.Sequential(OrderedDict(norm=nn.BatchNorm2d(3), decides=Decides())).train()
+    model.norm.weight.requires_grad_(False)
+    assert folded(model) is model
+    assert all(module.training for module in model.modules())
+    assert [p.requires_grad for p in model.parameters()] == [False, True]
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1, bias=False), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.norm(self.conv(self.norm(self.conv(x)))).mean((2, 3))
+
+
+def test_a_network_that_uses_a_layer_twice_comes_back_as_it_is():
+    model = as_if_trained(Twice()).eval()
+    assert folded(model) is model
+
+
+def test_maps_with_batch_norm_get_no_new_top():
+    network = nn.Module()
+    network.features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    model = nn.Sequential(OrderedDict(normalise=nn.Identity(), network=network))
+    with pytest.raises(ValueError, match="have batch norm"):
+        with_fully_connected(model, 2, seed=0)

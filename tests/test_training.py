@@ -1,6 +1,7 @@
 """Training: the right thing is learnt, reproducibly, through any interruption."""
 
 import json
+import pickle
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from helpers import models, training
+from helpers import models, parallel, training
 from helpers.imageset import ImageSet
 from helpers.models import build
 from helpers.store import Store
@@ -21,9 +22,11 @@ from helpers.training import (
     Geometry,
     Recipe,
     adversarial,
+    all_trained,
     draw_epoch,
     evaluate,
     fit,
+    fit_epochs,
     fit_network,
     predict,
     rate,
@@ -579,3 +582,176 @@ def test_balanced_accuracy_counts_classes_alike():
     assert judged["accuracy"] == pytest.approx(0.6)
     assert judged["balanced"] == pytest.approx((3 / 6 + 3 / 3 + 0 / 1) / 3)
     assert judged["majority"] == pytest.approx(0.6) and judged["absent"] == ["absent"]
+
+
+# ---- what happens after every epoch
+
+
+def state_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def after_each_epoch(model: nn.Module, recipe: Recipe = QUICK) -> list[dict[str, torch.Tensor]]:
+    """The weights of a plain training after every epoch."""
+    states = []
+    how = {"seed": 0, "progress": False}
+    fit(model, stripes(40, 0), recipe, after_epoch=lambda _, m: states.append(state_of(m)), **how)
+    return states
+
+
+class Saves:
+    """In place of `training._save`: keeps what is saved, and interrupts the saves of these numbers,
+    which are counted from 1."""
+
+    def __init__(self, *interrupted: int) -> None:
+        self.save, self.interrupted, self.states = training._save, interrupted, []
+
+    def __call__(self, file, identity, model, *rest) -> None:
+        self.states.append(state_of(model))
+        if len(self.states) in self.interrupted:
+            raise KeyboardInterrupt
+        self.save(file, identity, model, *rest)
+
+
+def test_every_epoch_is_shown_before_it_is_saved(tmp_path, monkeypatch):
+    file, model, plain, seen, states = tmp_path / "checkpoint.pt", small(), small(), [], []
+    saves = Saves()
+    monkeypatch.setattr(training, "_save", saves)
+
+    def note(epoch: int, network: nn.Module) -> None:
+        saved = len(torch.load(file)["history"]["train_loss"]) if file.exists() else 0
+        seen.append((epoch, network is model, saved))
+        states.append(state_of(network))
+
+    how = {"seed": 0, "progress": False}
+    fit(model, stripes(40, 0), QUICK, checkpoint=file, after_epoch=note, **how)
+    assert seen == [(1, True, 0), (2, True, 1), (3, True, 2)]
+    assert all(map(equal, states, saves.states)) and len(saves.states) == 3
+    assert not equal(states[0], states[1])
+    fit(plain, stripes(40, 0), QUICK, **how)
+    assert same(model, plain)  # being looked at changes nothing
+    fit(small(), stripes(40, 0), QUICK, checkpoint=file, after_epoch=note, **how)
+    assert len(seen) == 3  # nothing was left to do
+
+
+def test_a_repeated_epoch_is_shown_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_save", Saves(2))
+    seen, how = [], {"seed": 0, "progress": False, "checkpoint": tmp_path / "checkpoint.pt"}
+    how["after_epoch"] = lambda epoch, model: seen.append((epoch, state_of(model)))
+    with pytest.raises(KeyboardInterrupt):
+        fit(small(), stripes(40, 0), QUICK, **how)
+    fit(small(seed=5), stripes(40, 0), QUICK, **how)
+    assert [epoch for epoch, _ in seen] == [1, 2, 2, 3]
+    assert equal(seen[1][1], seen[2][1])
+
+
+def partly_fixed(seed: int = 0) -> nn.Module:
+    model = small(seed)
+    model[0].weight.requires_grad_(False)
+    return model
+
+
+EPOCHS_OF = {"network": "small", "recipe": asdict(QUICK), "seed": 0}
+
+
+def test_weights_are_kept_after_every_epoch_but_for_fixed_ones(tmp_path):
+    train, model = stripes(40, 0), partly_fixed()
+    tensors, values = fit_epochs(EPOCHS_OF, {"train": train}, tmp_path, model=model)
+    expected = after_each_epoch(partly_fixed())
+    assert torch.equal(expected[-1]["0.weight"], small()[0].weight)  # fixed: nobody trained it
+    kept = {
+        f"{epoch}/{name}": value
+        for epoch, state in enumerate(expected, 1)
+        for name, value in state.items()
+        if name != "0.weight"
+    }
+    assert "1/1.running_mean" in kept and equal(tensors, kept)
+    assert equal(model.state_dict(), partly_fixed().state_dict())  # the caller's stays untrained
+    plain = fit(partly_fixed(), train, QUICK, seed=0, progress=False)
+    assert values["history"]["train_loss"] == plain.train_loss
+    # no epoch is the one before
+    assert not torch.equal(tensors["2/6.weight"], tensors["3/6.weight"])
+
+
+@pytest.mark.parametrize("interrupted", [(1,), (2,), (2, 4)])
+def test_an_interruption_changes_no_epoch(tmp_path, monkeypatch, interrupted):
+    train = stripes(40, 0)
+
+    def asked(folder: str, seed: int = 0):
+        how = {"model": small(seed)}
+        return Store(tmp_path / folder).get_or_compute(fit_epochs, EPOCHS_OF, {"train": train}, how)
+
+    whole = asked("whole")
+    saves = Saves(*interrupted)
+    monkeypatch.setattr(training, "_save", saves)
+    for _ in interrupted:
+        with pytest.raises(KeyboardInterrupt):
+            asked("cut")
+    # where an epoch was saved, only that can make other weights right
+    resumed = asked("cut", seed=5 if interrupted[0] > 1 else 0)
+    assert equal(resumed.tensors, whole.tensors) and resumed.made["resumed"]
+    assert resumed.values["history"]["train_loss"] == whole.values["history"]["train_loss"]
+    assert len(saves.states) == QUICK.epochs + len(interrupted)  # those that were saved stay
+    assert not list((tmp_path / "cut").rglob("*.pt"))
+
+
+# ---- several trainings
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """Trainings one after the other, each with one thread, as every process has."""
+    monkeypatch.setattr(parallel, "cpu_count", lambda: 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_all_networks_are_what_one_after_the_other_gives(tmp_path, monkeypatch, alone, capfd):
+    short, long = replace(QUICK, epochs=1), replace(QUICK, epochs=2)
+    jobs = [
+        ("slim_vgg6", stripes(32, 0), short),
+        ("slim_alexnet", stripes(32, 0), long),
+        ("slim_vgg6", stripes(32, 1), long),
+    ]
+    given, store = [], Store(tmp_path / "all")
+
+    def noted(model, train, recipe, **how):
+        given.append((type(model.network).__name__, train.key, recipe.epochs))
+        return fit(model, train, recipe, **how)
+
+    monkeypatch.setattr(training, "fit", noted)
+    known = trained(store, *jobs[2][:2], None, long, seed=4, progress=False)[1]
+    given.clear()
+    # asked for twice, in one go
+    made = all_trained(store, [*jobs, jobs[1]], seed=4)
+    longest_first = [("SlimAlexNet", jobs[1][1].key, 2), ("SlimVGG", jobs[0][1].key, 1)]
+    assert given == longest_first  # each once, but for the one that was there
+    assert made[2][1].made == known.made and made[3][1].made == made[1][1].made
+    for (architecture, train, recipe), (model, result) in zip(jobs, made, strict=False):
+        ask = (Store(tmp_path / "each"), architecture, train, None, recipe)
+        expected, one = trained(*ask, seed=4, progress=False)
+        assert same(model, expected) and not model.training
+        assert equal(result.tensors, one.tensors) and result.key == one.key
+
+    monkeypatch.setattr(training, "fit", lambda *_, **__: pytest.fail("trained again"))
+    capfd.readouterr()
+    again = all_trained(store, jobs, seed=4)
+    assert capfd.readouterr() == ("", "")  # nothing to wait for
+    assert all(same(a, b) for (a, _), (b, _) in zip(again, made, strict=False))
+    assert [r.made for _, r in again] == [r.made for _, r in made[:3]]
+    assert all_trained(store, []) == []
+
+
+def test_a_trained_network_can_come_from_another_process(tmp_path, alone):
+    common = (tmp_path, 0, torch.device("cpu"))
+    job = (0, "slim_vgg6", stripes(32, 0), replace(QUICK, epochs=1))
+    sent = pickle.loads(pickle.dumps((common, job)))
+    model, result = training._trained_one(*sent)
+    received, same_result = pickle.loads(pickle.dumps((model, result)))
+    assert same(received, model) and same_result.made == result.made and not received.training
