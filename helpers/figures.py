@@ -182,7 +182,10 @@ def save(
     with mpl.rc_context(kept):
         pixels = draw("png", None)
         # a figure that looks as before has its drawing already: half of the time, on a second run
-        if not (svg.is_file() and png.is_file() and png.read_bytes() == pixels):
+        if svg.is_file() and png.is_file() and png.read_bytes() == pixels:
+            png.touch()  # the runner removes what a run did not write
+            svg.touch()
+        else:
             svg.unlink(missing_ok=True)  # an old one must not stand beside the new picture
             write_durably(png, pixels)
             write_durably(svg, draw("svg", {"Date": None}))
