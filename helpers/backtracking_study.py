@@ -84,6 +84,8 @@ class Study:
     left_out: tuple[str, ...]  # that class, or the classes of that superclass
     epochs: tuple[Network, ...]  # after each epoch of one training
     sets: dict[str, ImageSet]
+    untrained: Network | None = None  # the network before the first epoch
+    benchmark: bool = False  # the judged images are from the whole of MSRA-B, the paper's set
     # results that were read once
     known: dict[Any, Result] = field(default_factory=dict, repr=False, init=False)
 
@@ -94,9 +96,26 @@ class Study:
     def main(self) -> Network:
         return next(iter(self.networks.values()))
 
+    @property
+    def growing(self) -> tuple[Network, ...]:
+        """The network before its training, where that is known, and after each epoch."""
+        return (*((self.untrained,) if self.untrained else ()), *self.epochs)
+
+    @property
+    def knowing(self) -> list[str]:
+        """The networks that know the classes of the images with two objects."""
+        names = self.sets[_TWO[0]].class_names
+        return [title for title, n in self.networks.items() if n.class_names == names]
+
+    def over_untrained(self, follow: Follow) -> tuple[Tensor, Tensor]:
+        """Points on the object of every image by the untrained network, and how many more they are
+        by this one."""
+        before = self.on_object(replace(follow, network=self.untrained.title))
+        return before, self.on_object(follow) - before
+
     def network(self, title: str) -> Network:
         """Raises: KeyError: no such network."""
-        others = {n.title: n for n in (self.untaught, *self.epochs)}
+        others = {n.title: n for n in (self.untaught, self.untrained, *self.epochs) if n}
         return (self.networks | others)[title]
 
     def run(self) -> None:
@@ -120,9 +139,13 @@ class Study:
             for images in ("choosing", "judged")
         ]
         jobs += [Follow(self.main.title, "blurred")]
-        jobs += [Follow(self.taught, images, start="label") for images in _TWO]
-        jobs += [Follow(e.title, "taught", start="label") for e in self.epochs]
-        return jobs + [Follow(title, "left out") for title in (self.untaught.title, self.taught)]
+        jobs += [Follow(t, images, start="label") for t in self.knowing for images in _TWO]
+        jobs += [Follow(e.title, "taught", start="label") for e in self.growing]
+        jobs += [Follow(title, "left out") for title in (self.untaught.title, self.taught)]
+        if self.untrained:  # what the same walk finds without any training
+            sets = ("choosing", "judged", "blurred", "left out")
+            jobs += [Follow(self.untrained.title, images) for images in sets]
+        return jobs
 
     def judgements(self) -> list[Judge]:
         """Every kind of map that is scored."""
@@ -130,6 +153,7 @@ class Study:
         jobs = [Judge(title, rule) for title in self.networks for rule in self.rules(title)]
         jobs += [Judge(title, "Grad-CAM") for title in self.networks]
         jobs += [Judge(main, method) for method in (*METHODS, *BLIND, *_AS_DEFAULT)]
+        jobs += [Judge(self.untrained.title, "default")] if self.untrained else []
         return list(dict.fromkeys(jobs))
 
     def rules(self, title: str) -> list[str]:
@@ -248,7 +272,7 @@ def follow_paths(
     return {"pixels": pixels, "start": start, "probability": chances}, {}
 
 
-@stage(version=1)
+@stage(version=2)
 def judge_maps(
     config: Mapping[str, Any],
     inputs: Mapping[str, Any],
@@ -286,21 +310,24 @@ def judge_maps(
     _, width, level = best
     images, truth = inputs["judged"], inputs["judged"].masks
     maps = _smoothed(raw["judged"], width, weigh)
+    sharp = _smoothed(raw["judged"], _SHARP * side, weigh)
     chosen = saliency.thresholded(maps, level)
     start = inputs["paths judged"].tensors["start"]
     tensors = saliency.overlap(chosen, truth) | {
         "pointing": saliency.pointing_game(maps, truth),
         "energy": saliency.energy_inside(maps, truth),
-        "sharp": (255 * _smoothed(raw["judged"], _SHARP * side, weigh)).round().byte(),
+        "maps": (255 * maps).round().byte(),
+        "sharp": (255 * sharp).round().byte(),
         "chosen": chosen,
     }
     if config["thorough"]:
         some = torch.linspace(0, len(images) - 1, min(_FEW, len(images))).long()
         few, start = images[some].to_float(device), start[some].to(device)
-        shown = maps[some].to(device)
+        shown = sharp[some].to(device)  # the order of single pixels, not of what scores best
         curves = saliency.deletion_insertion(model.to(device), few, start, shown, steps=10)
         for name, curve in zip(("deletion", "insertion"), curves, strict=True):
             tensors[name] = saliency.area_under(curve).cpu()
+            tensors[f"{name} curve"] = curve.mean(0).cpu()
         tensors["stable"] = _stability(method, model, few, start, raw["judged"][some])
     tensors = {name: value.contiguous() for name, value in tensors.items()}
     return tensors, {"pooled": saliency.pooled(chosen, truth), "width": width, "level": level}
@@ -419,6 +446,7 @@ def _scenes(course: Course, budget: PathStudy) -> dict[str, Any]:
         "untaught": replace(untaught[-1], title=f"{title}, untaught"),
         "left_out": tuple(out),
         "epochs": epochs,
+        "untrained": _before(untrained[0]),
         "sets": {
             "choosing": _even(course.images("validation"), budget.choosing),
             "judged": _even(test, budget.judged),
@@ -459,12 +487,21 @@ def _photographs(course: Course, budget: PathStudy) -> dict[str, Any]:
         "untaught": replace(untaught[-1], title=f"{taught}, untaught"),
         "left_out": (out,),
         "epochs": epochs,
+        "untrained": _before(untrained[0]),
+        "benchmark": len(loaded.images) == 5_000,
         "sets": {
             "choosing": loaded.images[shuffled[:cut]],
             "judged": loaded.images[shuffled[cut : cut + budget.judged]],
         },
         "labelled": validation,
     }
+
+
+def _before(job: tuple[str, nn.Module, ImageSet]) -> Network:
+    """The network that a training starts from."""
+    name, model, train = job
+    network = copy.deepcopy(model).eval()
+    return Network("untrained", network, Named(f"{name} {model} seed 0"), train.class_names)
 
 
 def _with_top(model: nn.Module, images: ImageSet) -> nn.Module:
@@ -569,6 +606,9 @@ def two_objects(images: ImageSet, count: int, least: float = 0.04) -> tuple[Imag
 _MEASURES = ("precision", "recall", "f1", "f_beta", "iou", "pointing", "deletion", "insertion")
 
 
+_OVERLAP = {"precision": "precision", "recall": "recall", "f_beta": "F_beta"}
+
+
 def named(study: Study, judge: Judge) -> str:
     """What a row of a table is called."""
     if judge.method in METHODS or judge.method in BLIND:
@@ -596,7 +636,7 @@ def rivals(study: Study) -> list[Judge]:
     return [Judge(study.main.title, m) for m in ("default", *METHODS, *BLIND)]
 
 
-def leads(study: Study, network: str, measure: str = "f_beta") -> pd.DataFrame:
+def leads(study: Study, network: str, measure: str) -> pd.DataFrame:
     """How far backtracking is ahead of each other method in a measure, over the judged images:
     mean and 95 % interval (bootstrap)."""
     ours, rows = study.scores(Judge(network, "default")).tensors[measure], {}
@@ -606,6 +646,62 @@ def leads(study: Study, network: str, measure: str = "f_beta") -> pd.DataFrame:
             ahead = (ours - theirs[measure]).double().numpy()
             low, high = claims.bootstrap_interval(ahead)
             rows[method] = {"ahead by": ahead.mean(), "low": low, "high": high}
+    return pd.DataFrame(rows).T.sort_values("ahead by")
+
+
+def removal_curves(study: Study, which: str) -> dict[str, list[float]]:
+    """Mean probability, in percent, as pixels are removed ("deletion") or brought back
+    ("insertion") in the order of each method's map, in equal steps from none to all."""
+    curves = {}
+    for judge in rivals(study):
+        if made := study.scores(judge).tensors:
+            curves[named(study, judge)] = (100 * made[f"{which} curve"]).tolist()
+    return curves
+
+
+def boxes_found(study: Study) -> pd.DataFrame:
+    """Boxes around the extreme pixels (section IV) beside the objects' own: mean overlap (IoU) and
+    share of images above .5, from all pixels, without strays, and from the saliency map."""
+    masks, follow = study.sets["judged"].masks, Follow(study.main.title, "judged")
+    pixels, rows = study.pixels(follow), {}
+    chosen = study.scores(Judge(study.main.title, "default")).tensors["chosen"]
+    true = bt.bounding_box(masks.float())
+    for name, points in {
+        "all important pixels": pixels,
+        "without strays": bt.without_strays(pixels),
+        "saliency map": chosen.float(),
+        "the whole image": torch.ones_like(pixels),
+    }.items():
+        found = bt.bounding_box(points)
+        corner, other = (
+            torch.maximum(found[:, :2], true[:, :2]),
+            torch.minimum(found[:, 2:], true[:, 2:]),
+        )
+        common = (other - corner).clamp(min=0).prod(1)
+        areas = [(box[:, 2:] - box[:, :2]).prod(1) for box in (found, true)]
+        iou = common / (areas[0] + areas[1] - common)
+        rows[name] = {"IoU": iou.mean().item(), "above .5": (iou > 0.5).double().mean().item()}
+    return pd.DataFrame(rows).T
+
+
+def overview(study: Study) -> pd.DataFrame:
+    """The sets of images: what each is for, how many images, and the mean share of the object."""
+    uses = {
+        "choosing": "choose Gaussians and thresholds",
+        "judged": "everything that is reported",
+        "blurred": "the judged ones, out of focus",
+        "taught": "from their own class, through the epochs",
+        _TWO[0]: "two objects in one image",
+        "left out": f"{' and '.join(study.left_out)}: classes one network never sees",
+    }
+    rows = {
+        name: {
+            "for": what,
+            "images": len(study.sets[name]),
+            "object, %": 100 * study.sets[name].masks.double().mean().item(),
+        }
+        for name, what in uses.items()
+    }
     return pd.DataFrame(rows).T
 
 
@@ -641,11 +737,14 @@ def by_rule(study: Study) -> pd.DataFrame:
         once = judge.method == "each pixel once"
         masks = study.sets["judged"].masks
         beyond = share_on(pixels, masks, once) - masks.double().mean((1, 2))
+        made = study.scores(judge)
         rows[judge.method] = {
             "pixels": (pixels > 0).sum((1, 2)).double().mean().item(),
             "points on the object": 100 * beyond.nanmean().item(),
-            "without any": int(beyond.isnan().sum()),
-            "F_beta": study.scores(judge).tensors["f_beta"].mean().item(),
+            "images without pixels": int(beyond.isnan().sum()),
+            "Gaussian, px": made.values["width"],
+            **{shown: made.tensors[k].mean().item() for k, shown in _OVERLAP.items()},
+            "random": made.tensors["stable"].nanmean().item(),
         }
     return pd.DataFrame(rows).T
 
@@ -653,9 +752,11 @@ def by_rule(study: Study) -> pd.DataFrame:
 def by_network(study: Study) -> pd.DataFrame:
     """The same for every network, beside Grad-CAM's F_beta."""
     rows = {}
-    for title in study.networks:
-        cam = study.scores(Judge(title, "Grad-CAM")).tensors
-        for rule in study.rules(title) if title != study.main.title else ["default"]:
+    listed = [*study.networks, *([study.untrained.title] if study.untrained else [])]
+    for title in listed:
+        cam = study.scores(Judge(title, "Grad-CAM")).tensors if title in study.networks else {}
+        others = title in study.networks and title != study.main.title
+        for rule in study.rules(title) if others else ["default"]:
             follow = Follow(title, "judged", rule)
             made = study.scores(Judge(title, rule)).tensors
             rows[title if rule == "default" else f"{title}, {rule}"] = {
@@ -673,21 +774,30 @@ def _rule_of(method: str) -> str:
     return method if method in RULES else "default"
 
 
-def alternate(study: Study) -> Float[np.ndarray, " n"]:
+def alternate(study: Study, title: str) -> Float[np.ndarray, " n"]:
     """Of images with two objects: the share on an object when paths start from its class, minus
     the same from the other's class, in points; the mean of both objects of each image."""
     shares = torch.zeros(2, 2, len(study.sets[_TWO[0]]), dtype=torch.float64)  # object, class
     for k, started in enumerate(_TWO):
-        pixels = study.pixels(Follow(study.taught, started, start="label"))
+        pixels = study.pixels(Follow(title, started, start="label"))
         for which, images in enumerate(_TWO):
             shares[which, k] = share_on(pixels, study.sets[images].masks)
     gained = (shares[0, 0] - shares[0, 1] + shares[1, 1] - shares[1, 0]) / 2
     return 100 * gained[gained.isfinite()].numpy()
 
 
-def learning(study: Study) -> Float[np.ndarray, "n epochs"]:
-    """Points on the object of each image after each epoch, from the image's class."""
-    shares = [study.on_object(Follow(e.title, "taught", start="label")) for e in study.epochs]
+def shared_paths(study: Study, title: str) -> float:
+    """How much of the paths from one object's class ends where those from the other's do: mean
+    common share of images with two objects, in percent."""
+    pair = [study.pixels(Follow(title, images, start="label")) for images in _TWO]
+    shares = [p / p.sum((1, 2), keepdim=True) for p in pair]
+    return 100 * torch.minimum(*shares).sum((1, 2)).nanmean().item()
+
+
+def learning(study: Study) -> Float[np.ndarray, "n stages"]:
+    """Points on the object of each image, from its class: before the training and after each
+    epoch, see `Study.growing`."""
+    shares = [study.on_object(Follow(e.title, "taught", start="label")) for e in study.growing]
     shares = torch.stack(shares, 1)
     return shares[shares.isfinite().all(1)].numpy()
 
@@ -764,7 +874,9 @@ def by_part(study: Study, title: str) -> pd.DataFrame:
                 "area": 100 * (areas[best] / areas.sum()).item(),
             }
         )
-    return pd.DataFrame(rows).set_index("class")
+    table = pd.DataFrame(rows).set_index("class")
+    table["ratio"] = table["paths"] / table["area"]
+    return table.sort_values("ratio", ascending=False)
 
 
 # ---------------------------------------------------------------- pictures
@@ -774,11 +886,13 @@ Pictures = tuple[Tensor, list[str], list[str]]  # (rows, columns, 3, h, w), and 
 
 
 def some_rows(study: Study, count: int, images: str = "judged") -> Int64[Tensor, " count"]:
-    """The first image of as many classes, or images spread over a set of one class."""
+    """The first image of as many classes; where there are fewer, the first ones of each."""
     labels = study.sets[images].labels
     kinds = labels.unique()
     if len(kinds) < count:
-        return torch.linspace(0, len(labels) - 1, min(count, len(labels))).long()
+        of_each = [(labels == k).nonzero()[:, 0] for k in kinds]
+        each = -(-count // len(kinds))
+        return torch.cat([rows[:each] for rows in of_each])[:count]
     spread = kinds[torch.linspace(0, len(kinds) - 1, count).long()]
     return torch.stack([(labels == k).nonzero()[0, 0] for k in spread])
 
@@ -795,11 +909,14 @@ def steps(study: Study, rows: Tensor) -> tuple[Pictures, list[list[str]]]:
     follow = Follow(study.main.title, "judged")
     images, made = study.sets["judged"][rows], study.scores(Judge(study.main.title, "default"))
     pixels = study.pixels(follow)[rows]
+    box = bt.bounding_box(bt.without_strays(pixels))
+    boxed = [figures.framed(i, b[None], "orange") for i, b in zip(images.images, box, strict=True)]
     columns = {
         "image": images.images,
         "important pixels": dotted(images.images, pixels),
-        "attention": figures.heated(images.images, made.tensors["sharp"][rows] / 255),
+        "attention": figures.heated(images.images, made.tensors["maps"][rows] / 255),
         "saliency map": cut(images.images, made.tensors["chosen"][rows]),
+        "box": torch.stack(boxed),
         "true object": cut(images.images, images.masks),
     }
     said = titles(study, study.main.title, follow, rows)
@@ -871,7 +988,9 @@ def boxes(study: Study, rows: Tensor) -> tuple[UInt8[Tensor, "n 3 h w"], list[st
     pairs = zip(images.images, corners.cpu(), strict=True)
     framed = [figures.framed(image, box[None], "yellow", enlarge) for image, box in pairs]
     names = [study.main.class_names[int(k)] for k in seen.logits.argmax(1)]
-    shown = [f"{name}: {s:.0%} of paths" for name, s in zip(names, share.tolist(), strict=True)]
+    even = 1 / places[0].numel()
+    said = zip(names, share.tolist(), strict=True)
+    shown = [f"taken for {name}: {s:.0%} of paths (even: {even:.0%})" for name, s in said]
     return torch.stack(framed), shown
 
 
@@ -927,14 +1046,16 @@ def two_starts(study: Study, count: int = 6) -> Pictures:
 
 
 def epoch_pictures(study: Study, rows: Tensor) -> Pictures:
-    """The same images after each epoch of one training, from their own class."""
+    """The same images before a training, after its first epoch and at its end, from their own
+    class."""
     images = study.sets["taught"][rows]
     drawn = [images.images]
-    for epoch in study.epochs:
+    shown = [*study.growing[:2], study.growing[-1]]
+    for epoch in shown:
         pixels = study.pixels(Follow(epoch.title, "taught", start="label"))[rows]
         drawn.append(dotted(images.images, pixels))
     names = [images.class_names[k] for k in images.labels.tolist()]
-    return torch.stack(drawn), ["image", *(e.title for e in study.epochs)], names
+    return torch.stack(drawn), ["image", *(e.title for e in shown)], names
 
 
 def untaught_pictures(study: Study, count: int = 6) -> tuple[Pictures, list[list[str]]]:

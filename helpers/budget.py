@@ -126,27 +126,9 @@ class PathStudy:
     choosing: int  # images on which the widths of Gaussians and the thresholds are chosen
     judged: int  # other images, on which everything is reported
     pairs: int  # images with two objects
-    widths: tuple[float, ...] = (
-        0.02,
-        0.04,
-        0.08,
-        0.12,
-        0.18,
-        0.25,
-        0.35,
-    )  # of Gaussians, shares of the side
-    levels: tuple[float, ...] = (
-        0.05,
-        0.1,
-        0.2,
-        0.3,
-        0.4,
-        0.5,
-        0.6,
-        0.7,
-        0.8,
-        0.9,
-    )  # shares of the peak
+    # of Gaussians, shares of the side; thresholds, shares of a map's peak
+    widths: tuple[float, ...] = (0.02, 0.04, 0.08, 0.12, 0.18, 0.25, 0.35, 0.5, 0.7)
+    levels: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     batch: int = 32  # images whose activations are in memory at once
 
 
