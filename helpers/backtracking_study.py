@@ -416,7 +416,7 @@ def assemble(course: Course) -> Study:
         "taught": _even(labelled, budget.judged),
         "pairs: first": first,
         "pairs: second": second,
-        "left out": _even(labelled.only(made["left_out"]), 4 * budget.choosing),
+        "left out": _even(labelled.only(made["left_out"]), budget.choosing),
     }
     return Study(budget, course.store.root, course.device, **made | {"sets": sets})
 
@@ -1031,13 +1031,13 @@ def rival_pictures(study: Study, rows: Tensor) -> Pictures:
     return torch.stack(drawn), names, [kinds[k] for k in study.sets["judged"].labels[rows].tolist()]
 
 
-def two_starts(study: Study, count: int = 6) -> Pictures:
-    """Images with two objects, and their pixels from either class."""
+def two_starts(study: Study, title: str, count: int = 6) -> Pictures:
+    """Images with two objects, and a network's pixels from either class."""
     first, second = (study.sets[images] for images in _TWO)
     rows = torch.arange(min(count, len(first)))
-    pixels = [study.pixels(Follow(study.taught, images, start="label"))[rows] for images in _TWO]
+    pixels = [study.pixels(Follow(title, images, start="label"))[rows] for images in _TWO]
     pictures = [first.images[rows], *(dotted(first.images[rows], p) for p in pixels)]
-    kinds = study.network(study.taught).class_names
+    kinds = first.class_names
     columns = [
         f"{kinds[a]}, {kinds[b]}"
         for a, b in zip(first.labels[rows].tolist(), second.labels[rows].tolist(), strict=True)

@@ -232,7 +232,7 @@ PROFILES: dict[str, Profile] = {
                 enlarge=2,
             ),
             paths=PathStudy(
-                networks=_SLIM_NETWORKS, recipe=_DEMO_STUDY, choosing=72, judged=144, pairs=100
+                networks=_SLIM_NETWORKS, recipe=_DEMO_STUDY, choosing=72, judged=144, pairs=60
             ),
         ),
         Profile(
