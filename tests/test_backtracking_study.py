@@ -314,7 +314,7 @@ def test_alternate_classes_by_hand(tmp_path, monkeypatch):
     )
     # image 0: on the first 3/4 and 1/4, on the second 1/4 and 2/4, so (1/2 + 1/4) / 2;
     # image 1: on the first 1/4 and 0, on the second 1/4 and 1; image 2 has no paths from one class
-    assert study_of.alternate(study).tolist() == [100 * 3 / 8, 100 * 1 / 2]
+    assert study_of.alternate(study, "full").tolist() == [100 * 3 / 8, 100 * 1 / 2]
 
 
 def test_learning_has_a_column_per_epoch(tmp_path, monkeypatch):
@@ -464,9 +464,10 @@ def test_scores_are_those_of_the_maps_put_together_by_hand(method, monkeypatch):
 
     some = [0, 3, 7, 11]  # spread evenly from the first to the last
     few, start_from = inputs["judged"][some].to_float(), starts["judged"][some]
-    curves = saliency.deletion_insertion(model, few, start_from, maps[some], steps=10)
+    curves = saliency.deletion_insertion(model, few, start_from, sharp[some], steps=10)
     for name, curve in zip(("deletion", "insertion"), curves, strict=True):
         torch.testing.assert_close(tensors[name], saliency.area_under(curve))
+        torch.testing.assert_close(tensors[f"{name} curve"], curve.mean(0))
     if method in BLIND:  # they know no network that could forget
         assert tensors["stable"].tolist() == [1] * 4
     else:
@@ -525,7 +526,11 @@ def test_what_is_impossible_leaves_empty_cells(tmp_path):
     empty = table.isna().all(axis=1)
     assert set(table.index[empty]) == {"guided backpropagation", "LRP"}
     assert table[~empty].drop(columns="random").notna().all(axis=None)
-    assert set(study_of.leads(study, "full").index) == {"Grad-CAM", "input gradient", *BLIND}
+    assert set(study_of.leads(study, "full", "f_beta").index) == {
+        "Grad-CAM",
+        "input gradient",
+        *BLIND,
+    }
     pictures, rows, columns = study_of.rival_pictures(study, torch.arange(2))
     assert rows == ["image", "backtracking", "Grad-CAM", "input gradient", *BLIND]
     assert pictures.shape == (6, 2, 3, SIDE, SIDE) and len(columns) == 2
@@ -651,6 +656,8 @@ def test_each_network_is_backtracked_by_the_rules_that_concern_it(ran):
     assert {(f.network, f.images) for f in from_labels} == {
         ("full", "pairs: first"),
         ("full", "pairs: second"),
+        ("mean", "pairs: first"),
+        ("mean", "pairs: second"),
         ("epoch 1", "taught"),
         ("epoch 2", "taught"),
     }
@@ -716,7 +723,7 @@ def test_methods_are_compared_by_their_means(ran):
         for name, column in (("f_beta", "F_beta"), ("iou", "IoU"), ("deletion", "deletion")):
             assert table.loc[row, column] == pytest.approx(made[name].double().mean().item())
     ours, cam = (ran.scores(Judge("full", m)).tensors["f_beta"] for m in ("default", "Grad-CAM"))
-    ahead = study_of.leads(ran, "full").loc["Grad-CAM"]
+    ahead = study_of.leads(ran, "full", "f_beta").loc["Grad-CAM"]
     assert ahead["ahead by"] == pytest.approx((ours - cam).mean().item())
     low, high = claims.bootstrap_interval((ours - cam).numpy())
     assert (ahead["low"], ahead["high"]) == pytest.approx((low, high))
@@ -735,7 +742,7 @@ def test_rules_and_networks_have_a_row_each(ran):
         assert rules.loc[rule, "pixels"] == pytest.approx(distinct.mean().item())
         expected = pytest.approx(points.nanmean().item(), abs=1e-3)
         assert rules.loc[rule, "points on the object"] == expected
-        assert rules.loc[rule, "without any"] == (distinct == 0).sum()
+        assert rules.loc[rule, "images without pixels"] == (distinct == 0).sum()
     networks = study_of.by_network(ran)
     assert list(networks.index) == ["full", "mean", "mean, all of an average"]
     first = networks.loc["full"]
@@ -800,9 +807,9 @@ def test_rows_for_pictures_are_of_many_classes(ran):
     labels = ran.sets["judged"].labels
     assert study_of.some_rows(ran, 4).tolist() == [0, 1, 2, 3]
     assert labels[study_of.some_rows(ran, 2)].tolist() == [0, 3]
-    # fewer classes than pictures: spread over the set
-    assert study_of.some_rows(ran, 5).tolist() == [0, 2, 5, 8, 11]
-    assert study_of.some_rows(ran, 50).tolist() == list(range(12))
+    # fewer classes than pictures: the first ones of each
+    assert labels[study_of.some_rows(ran, 5)].tolist() == [0, 0, 1, 1, 2]
+    assert sorted(study_of.some_rows(ran, 50).tolist()) == list(range(12))
 
 
 def fits(table: tuple, marks: list[list[str]] | None = None) -> bool:
@@ -821,14 +828,19 @@ def test_steps_show_one_image_after_the_other(ran):
     rows = torch.tensor([1, 6, 11])
     table, marks = study_of.steps(ran, rows)
     pictures, names, columns = table
-    assert fits(table, marks) and pictures.shape[:2] == (3, 5)
+    assert fits(table, marks) and pictures.shape[:2] == (3, 6)
     assert names == ["bee", "cat", "dog"]
     images, made = ran.sets["judged"][rows], ran.scores(Judge("full", "default")).tensors
     shown = dict(zip(columns, pictures.unbind(1), strict=True))
     assert torch.equal(shown["image"], images.images)
     assert torch.equal(shown["important pixels"], dots(ran, DEFAULT, rows))
-    heat = figures.heated(images.images, made["sharp"][rows] / 255)
+    heat = figures.heated(images.images, made["maps"][rows] / 255)
     assert torch.equal(shown["attention"], heat)
+    around = bt.bounding_box(bt.without_strays(ran.pixels(DEFAULT)[rows]))
+    boxed = [
+        figures.framed(i, b[None], "orange") for i, b in zip(images.images, around, strict=True)
+    ]
+    assert torch.equal(shown["box"], torch.stack(boxed))
     assert torch.equal(shown["saliency map"], cut(images.images, made["chosen"][rows]))
     assert torch.equal(shown["true object"], cut(images.images, images.masks))
     with torch.no_grad():
@@ -864,7 +876,8 @@ def test_boxes_hold_the_position_that_most_paths_pass(ran):
         nodes = seen.backtrack(seen.logits.argmax(1)).layers["network.5"]  # 4 x 4 behind a maximum
         passing = nodes.dense(1)[0].sum(0)
         share, predicted = (passing.max() / passing.sum()).item(), int(seen.logits.argmax())
-        assert names[k] == f"{KINDS[predicted]}: {share:.0%} of paths"
+        expected = f"taken for {KINDS[predicted]}: {share:.0%} of paths (even: 6%)"
+        assert names[k] == expected
         y, x = divmod(int(passing.argmax()), 4)
         plain = ran.sets["judged"].images[row].repeat_interleave(12, 1).repeat_interleave(12, 2)
         changed = (pictures[k] != plain).any(0).nonzero()
@@ -900,20 +913,25 @@ def test_networks_and_methods_are_shown_side_by_side(ran):
 
 def test_pairs_are_shown_from_either_class(ran):
     first, second = ran.sets["pairs: first"], ran.sets["pairs: second"]
-    pictures, rows, columns = table = study_of.two_starts(ran, 3)
+    pictures, rows, columns = table = study_of.two_starts(ran, "full", 3)
     assert fits(table) and len(rows) == 3 == len(columns)
     assert columns[0] == f"{KINDS[first.labels[0]]}, {KINDS[second.labels[0]]}"
     assert torch.equal(pictures[0], first.images[:3])
     for k, images in ((1, "pairs: first"), (2, "pairs: second")):
         follow = Follow("full", images, start="label")
         assert torch.equal(pictures[k], dots(ran, follow, torch.arange(3)))
-    assert fits(study_of.two_starts(ran, 99)) and len(study_of.two_starts(ran, 99)[2]) == len(first)
+    everything = study_of.two_starts(ran, "full", 99)
+    assert fits(everything) and len(everything[2]) == len(first)
 
 
 def test_epochs_are_shown_one_after_the_other(ran):
     rows = torch.tensor([2, 9])
     pictures, names, columns = table = study_of.epoch_pictures(ran, rows)
-    assert fits(table) and names == ["image", "epoch 1", "epoch 2"] and columns == ["cat", "bee"]
+    assert (
+        fits(table)
+        and names == ["image", "epoch 1", "epoch 2", "epoch 2"]
+        and columns == ["cat", "bee"]
+    )
     assert torch.equal(pictures[0], ran.sets["taught"].images[rows])
     assert torch.equal(pictures[2], dots(ran, Follow("epoch 2", "taught", start="label"), rows))
 
@@ -1249,8 +1267,9 @@ def test_only_the_new_top_has_learned_and_from_voc_alone(photographed):
 
 def test_photographs_are_followed_and_scored_to_the_end(photographed):
     _, _, study = photographed
-    follows = [job for job in study.known if isinstance(job, Follow)]
-    assert len(follows) == 2 + 2 * 4 + 1 + 2 + 2 + 2
+    follows = study.follows()
+    for title in (*study.networks, "untrained", study.untaught.title):
+        assert any(follow.network == title for follow in follows)
     for follow in follows:
         pixels = study.pixels(follow)
         assert len(pixels) == len(study.sets[follow.images]) and pixels.isfinite().all()
@@ -1259,11 +1278,11 @@ def test_photographs_are_followed_and_scored_to_the_end(photographed):
     assert list(table.index) == ["backtracking", *METHODS, *BLIND]
     assert table["F_beta"].notna().all()
     averaged = [f"{title}, all of an average" for title in ("SqueezeNet", "MobileNetV2")]
-    assert set(study_of.by_network(study).index) == {*study.networks, *averaged}
-    assert study_of.learning(study).shape[1] == 2
+    assert set(study_of.by_network(study).index) == {*study.networks, *averaged, "untrained"}
+    assert study_of.learning(study).shape[1] == 1 + len(study.epochs)
     assert study_of.by_part(study, study.main.title).empty
     table, marks = study_of.steps(study, study_of.some_rows(study, 4))
-    assert table[0].shape == (4, 5, 3, 64, 64) and set(table[1]) == {"object"}
+    assert table[0].shape == (4, 6, 3, 64, 64) and set(table[1]) == {"object"}
 
 
 def test_photographs_without_a_salient_object_set_are_asked_for(photographed, tmp_path):

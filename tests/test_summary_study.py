@@ -251,7 +251,7 @@ def test_one_call_finds_what_the_study_finds(tmp_path, one_thread):
     for number, network in enumerate(study.networks):
         expected = summary_study._explained(study, store, number, kind)
         made = summary_study.summarise(
-            network.model,
+            models.folded(network.model),
             images.images,
             images.labels,
             boxes=BUDGET.boxes,
