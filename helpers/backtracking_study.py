@@ -33,7 +33,7 @@ from helpers.budget import PathStudy, Recipe
 from helpers.course import Course
 from helpers.imageset import ImageSet
 from helpers.parallel import each, own_first
-from helpers.store import Keyed, Result, Stage, Store, stage
+from helpers.store import Keyed, Named, Result, Stage, Store, stage
 
 # The choices that the paper leaves open, under the names the notebook uses.
 RULES = {
@@ -62,13 +62,6 @@ class Network:
     model: nn.Module = field(repr=False)
     made: Keyed = field(repr=False)  # what made its weights
     class_names: tuple[str, ...] = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Named:
-    """A name that is its own key."""
-
-    key: str
 
 
 @dataclass(frozen=True)

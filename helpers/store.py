@@ -51,6 +51,13 @@ class Keyed(Protocol):
 
 
 @dataclass(frozen=True)
+class Named:
+    """A name that is its own key: pretrained weights, by the hash of their file."""
+
+    key: str
+
+
+@dataclass(frozen=True)
 class Result:
     """What a stage returned, and the record of how it was made (versions, seconds, date...)."""
 

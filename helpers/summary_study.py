@@ -43,7 +43,7 @@ from helpers.budget import IMAGENET_PAIRS, Recipe, SummaryStudy
 from helpers.course import Course, device_here
 from helpers.imageset import ImageSet, concatenate
 from helpers.parallel import each
-from helpers.store import Keyed, Result, Stage, Store, stage
+from helpers.store import Keyed, Named, Result, Stage, Store, stage
 
 # What an ImageNet network calls the classes of other collections: its indices. "dog" is any breed
 # that is not one of paper 2's own classes.
@@ -56,13 +56,6 @@ IMAGENET = {name: (index,) for name, index in IMAGENET_PAIRS.items()} | {
 
 
 Pictures = tuple[Tensor, list[str], list[str]]  # (rows, columns, 3, h, w), and their names
-
-
-@dataclass(frozen=True)
-class Named:
-    """A name that is its own key: pretrained weights, by the hash of their file."""
-
-    key: str
 
 
 @dataclass(frozen=True)
