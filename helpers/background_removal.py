@@ -40,7 +40,7 @@ from helpers.imageset import ImageSet
 from helpers.parallel import each
 from helpers.scenes import abstract
 from helpers.scenes.world import source_digest
-from helpers.store import Result, Stage, Store, stage
+from helpers.store import Result, Store, stage
 
 BACKGROUNDS = tuple(backgrounds.TRAINING_SETS)  # standard, black, noise, mixed
 
@@ -328,7 +328,7 @@ class Study:
         store, found = Store(self.root), {}
         for variant in variants:
             with suppress(LookupError):
-                found[variant] = _one(self, variant, _find_only(store))
+                found[variant] = _one(self, variant, store.recall)
         missing = [v for v in variants if v not in found]
         missing.sort(key=lambda v: not v.robust)  # the longest first: nobody waits at the end
         shown = {"unit": "network", "file": sys.stdout, "leave": False, "disable": not missing}
@@ -486,35 +486,33 @@ def _train(
     return training.trained(Store(root), name, images, None, recipe, **how)
 
 
-def _find_only(store: Store) -> Callable[..., Result]:
-    """Ask the store without computing: LookupError where it has no answer."""
-
-    def ask(stage: Stage, config: Mapping, inputs: Mapping, how: Mapping) -> Result:
-        if (found := store.find(stage, config, inputs)) is None:
-            raise LookupError(stage.name)
-        return found
-
-    return ask
-
-
 def _study(study: Study, variant: Variant) -> Studied:
     return _one(study, variant, Store(study.root).get_or_compute)
 
 
-def _one(study: Study, variant: Variant, ask: Callable[..., Result]) -> Studied:
-    """Train, examine, paint and score one network; each result is asked for by its key."""
-    budget = study.budget
-    recipe = training.settled(budget.recipe)
+def fitted(study: Study, variant: Variant, ask: Callable[..., Result]) -> Result:
+    """The trained network; of the study only the budget and what it is trained on are needed.
+
+    Args:
+        ask: `Store.get_or_compute`, or what only looks there.
+    """
+    recipe = training.settled(study.budget.recipe)
     if variant.robust:
-        recipe = replace(recipe, attack_radius=budget.robust_radius)
-    config = asdict(variant) | {"architecture": budget.architecture, "recipe": asdict(recipe)}
+        recipe = replace(recipe, attack_radius=study.budget.robust_radius)
+    config = asdict(variant) | {"architecture": study.budget.architecture}
+    config["recipe"] = asdict(recipe)
     if variant.init == "pretrained":
         config["weights"] = study.pretrained[1]
     if variant.masks != "true":
         config["mask pixels"] = _digest(study.masks[variant.masks])
     how = {"study": study, "variant": variant}
-    inputs = {"train": study.train}
-    network = ask(fit_variant, config, inputs, how)
+    return ask(fit_variant, config, {"train": study.train}, how)
+
+
+def _one(study: Study, variant: Variant, ask: Callable[..., Result]) -> Studied:
+    """Train, examine, paint and score one network; each result is asked for by its key."""
+    budget, how = study.budget, {"study": study, "variant": variant}
+    network = fitted(study, variant, ask)
 
     model = study.network(network)
     inputs = {"network": network, "train": study.train}

@@ -1,17 +1,18 @@
-"""Remove, replace and mix backgrounds.
+"""Remove, replace and mix backgrounds, and plant shortcuts.
 
 Sources: "Targeted Background Removal Creates Interpretable Feature Visualizations", section IV
 (training sets: black, noise, mixed), and "Noise or Signal: The Role of Image Backgrounds in Object
-Recognition" (Only-BG-T, Mixed-Rand, masks from boxes by GrabCut).
+Recognition" (ImageNet-9's eight variants, masks from boxes by GrabCut).
 
 A mask decides and nothing else: True is foreground, kept bit for bit, False is background. So a
 black pixel of an object stays the object's. PASCAL VOC's void pixels are True or False like any
 other by the time they arrive here: `helpers.photos.voc` gives a thin void band to the nearer side,
 at most 3 px of it to the object, and all other void to the background.
 
-Every function returns a new `ImageSet` and shares what it does not change. Labels, masks, parts,
-boxes and views still hold afterwards. `backdrops` says what was behind the object in the original,
-except in `on_random_backgrounds`, which updates it.
+Every function returns new `ImageSet`s and shares what it does not change. Labels, masks, parts,
+boxes and views still hold afterwards; where a variant shows no object, they say what was there and
+where. `backdrops` says what was behind the object in the original, except where objects move to
+other backgrounds (`on_backgrounds` and the mixed `variants`): there it is the donor's.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -31,6 +33,18 @@ from torch import Tensor, nn
 from helpers.imageset import ImageSet
 from helpers.models import Normalised, frozen
 from helpers.photos.pascal_voc import VOC_CLASSES
+
+VARIANTS: dict[str, str] = {  # ImageNet-9's: name in the release -> title in the paper
+    "original": "Original",
+    "mixed_same": "Mixed-Same",
+    "mixed_rand": "Mixed-Rand",
+    "mixed_next": "Mixed-Next",
+    "only_fg": "Only-FG",
+    "no_fg": "No-FG",
+    "only_bg_b": "Only-BG-B",
+    "only_bg_t": "Only-BG-T",
+}
+_MIXED = {"mixed_same": "same", "mixed_rand": "random", "mixed_next": "next"}
 
 _SMALLEST = 0.1  # of the box; a smaller GrabCut foreground is a failure (Noise or Signal)
 
@@ -195,41 +209,178 @@ def tiled(images: ImageSet) -> tuple[UInt8[Tensor, "n 3 h w"], Bool[Tensor, " n"
     return filled * usable[:, None, None, None], usable
 
 
+def on_backgrounds(
+    images: ImageSet,
+    which: Literal["same", "random", "next"],
+    *,
+    seed: int,
+    donors: ImageSet | None = None,
+) -> ImageSet:
+    """Mixed-Same, -Rand and -Next: each object on the `tiled` background of another image.
+
+    - "same": of the object's own class.
+    - "random": of a class drawn uniformly among those with a usable background, its own included.
+    - "next": of the next class, in the order of class_names and from the last on to the first; a
+      class without a usable background of another image is skipped. It is never the object's own.
+
+    Within the class every background is equally likely. Never is it the image's own: a draw that
+    hits the very same picture is repeated. `backdrops` becomes the donor's. The whole draw follows
+    from (which, seed, the sets).
+
+    Deviations: the object is pasted by its mask, not, as in the original code, wherever the
+    cut-out is not black, which loses the object's own black; the original may draw an image itself,
+    and without that the object's own class is rarer in "random" by a factor of 1 - 1/(its images)
+    at most; and the classes of "random" are those of `donors`.
+
+    Args:
+        donors: where backgrounds come from, with boxes or masks; by default `images`. "The same
+            picture" is one with the same id; in sets without ids, the same row, and never one of
+            other donors.
+
+    Raises:
+        ValueError: no masks; pictures of different sizes; no background but an image's own, in
+            "same" and "next" in all classes that are asked for; other class names in these two.
+    """
+    valid = _MIXED.values()
+    if which not in valid:
+        raise ValueError(f"no backgrounds {which!r}; there are {', '.join(valid)}")
+    _masks(images, "on_backgrounds")
+    donors = images if donors is None else donors
+    _check_donors(images, donors, same_classes=which != "random")
+    backgrounds, usable = tiled(donors)
+    rows = _donor_rows(images, donors, usable, which, seed)
+    if (rows < 0).any():
+        name = images[rows < 0].names()[0]
+        whose = {"same": f" of the class {name!r}", "next": f" of a class other than {name!r}"}
+        raise ValueError(
+            "an image has no background to move to: donors must have a usable background (see "
+            f"tiled) of another image{whose.get(which, '')}"
+        )
+    return _moved(images, donors, backgrounds, rows)
+
+
 def on_random_backgrounds(
     images: ImageSet, *, seed: int, donors: ImageSet | None = None
 ) -> ImageSet:
-    """Mixed-Rand: each object on the `tiled` background of a random image of a random class.
+    """Mixed-Rand: `on_backgrounds` with "random"."""
+    return on_backgrounds(images, "random", seed=seed, donors=donors)
 
-    The class is drawn uniformly among those with a usable background, the object's own included,
-    then an image of it, likewise. A draw that hits the very same image is repeated. `backdrops`
-    becomes the donor's. The whole draw follows from (seed, the sets).
 
-    Deviations: the object is pasted by its mask, not, as in the original code, wherever the
-    cut-out is not black, which loses the object's own black; the repetition makes the object's own
-    class rarer by a factor of 1 - 1/(its images) at most; and classes are those of `donors`.
+@dataclass(frozen=True, eq=False)
+class Variants:
+    """What `variants` made. Row i is the same object in every set, and the same image's donor."""
+
+    sets: dict[str, ImageSet]  # by release name, in the order of VARIANTS
+    donors: dict[str, Int64[Tensor, " n"]]  # by mixed variant: the background's row among donors
+    failures: dict[str, int]  # reason -> images left out; only reasons that occurred
+
+
+def variants(
+    images: ImageSet, *, seed: int, donors: ImageSet | None = None, iterations: int = 5
+) -> Variants:
+    """ImageNet-9's eight variants (Noise or Signal) of any images.
+
+    - original: the image.
+    - mixed_same, mixed_rand, mixed_next: the object `on_backgrounds` of other images.
+    - only_fg: the background `black`. no_fg: the object black in its own shape.
+    - only_bg_b: the object's box black. only_bg_t: the box `tiled` from the background beside it.
+
+    Images with masks are cut by them. Images with boxes only get `grabcut_masks`. The box is that
+    of `boxes`, else the mask's.
+
+    An image of which any variant fails is left out of all, so that every set shows the same objects
+    in the same rows, in the order of `images`. It is counted in `failures` once, under the first
+    that holds of: an empty mask or box; a mask that reaches out of a given box; a box that leaves
+    no strip of background; a GrabCut foreground below 10 % of its box; no other image of its class
+    to take a background from (so a class of one image is left out); no image of another class.
+    All may fail: the sets are empty then. An image left out still lends its background to others
+    where it has a strip.
+
+    All sets carry the masks, made ones too, and the labels, parts, boxes and views of the original;
+    in no_fg, only_bg_b and only_bg_t they say what was where. Eight sets take eight times the
+    memory of the images.
+
+    The draws are those of `on_backgrounds` for all `images` with this seed, left out or not.
+
+    Deviations: those of `on_backgrounds`; the original code leaves out images whose box takes more
+    than 90 % of the picture or lies mostly outside its centre, and takes backgrounds only from
+    images that it kept.
 
     Args:
-        donors: where backgrounds come from; by default `images`. "The same image" is one with the
-            same id; in sets without ids, the same row, and never one of other donors.
+        donors: where backgrounds come from, of the same classes, with boxes or masks; by default
+            `images`.
+        iterations: of GrabCut, where it is needed.
 
     Raises:
-        ValueError: no masks, pictures of different sizes, or no background other than an image's
-            own.
+        ValueError: neither masks nor boxes; a box that reaches out of its picture; donors of
+            another size or other class names; no iteration.
     """
-    masks = _masks(images, "on_random_backgrounds")
     donors = images if donors is None else donors
-    if donors.images.shape[1:] != images.images.shape[1:]:
-        sizes = [" x ".join(map(str, s.images.shape[2:])) for s in (images, donors)]
-        raise ValueError(f"images are {sizes[0]} px and donors {sizes[1]} px; both must be equal")
-    backgrounds, usable = tiled(donors)
-    chosen = _draw(*_identities(images, donors), donors.labels.cpu(), usable.cpu(), seed)
-    chosen = chosen.to(backgrounds.device)
-    return replace(
-        images,
-        images=compose(images.images, backgrounds[chosen], masks),
-        backdrops=None if donors.backdrops is None else donors.backdrops[chosen],
-        backdrop_names=donors.backdrop_names,
+    _check_donors(images, donors, same_classes=True)
+    if images.masks is None and images.boxes is not None:
+        masks, small = grabcut_masks(images, iterations=iterations)
+        masks = masks.to(images.images.device)
+    else:
+        masks = _masks(images, "variants")
+        small = torch.zeros(len(images), dtype=torch.bool)
+    boxes = boxes_of(masks) if images.boxes is None else _boxes(images)
+    inside = _inside(boxes, *images.images.shape[2:])
+    filled, strip = tiled(replace(images, masks=masks))
+    backgrounds, usable = (filled, strip) if donors is images else tiled(donors)
+    rows = {
+        name: _donor_rows(images, donors, usable, which, seed) for name, which in _MIXED.items()
+    }
+    kept, failures = _sorted_out(
+        len(images),
+        {
+            "the mask or the box is empty": ~(masks.flatten(1).any(1) & inside.flatten(1).any(1)),
+            "the mask reaches out of the box": (masks & ~inside).flatten(1).any(1),
+            "the object fills the image": ~strip,
+            "GrabCut's foreground is below 10 % of its box": small,
+            "no other image of its class has a background": rows["mixed_same"] < 0,
+            "no image of another class has a background": rows["mixed_next"] < 0,
+        },
     )
+    rows = {name: chosen[kept] for name, chosen in rows.items()}
+    original = replace(images, masks=masks)[kept]
+    pictures = original.images
+    made = {
+        "original": original,
+        "only_fg": black(original),
+        "no_fg": replace(original, images=pictures * ~original.masks[:, None]),
+        "only_bg_b": replace(original, images=pictures * ~inside[kept.to(inside.device), None]),
+        "only_bg_t": replace(original, images=filled[kept.to(filled.device)]),
+        **{name: _moved(original, donors, backgrounds, rows[name]) for name in rows},
+    }
+    return Variants({name: made[name] for name in VARIANTS}, rows, failures)
+
+
+def stamped(
+    images: ImageSet, pattern: UInt8[Tensor, "3 _k _l"], *, x: int, y: int
+) -> tuple[ImageSet, Bool[Tensor, "n h w"]]:
+    """A planted shortcut: the pattern pasted into every picture, its top left pixel at (x, y).
+
+    What it covers of an object is no longer visible: masks turn False there and parts 0. Boxes
+    stay.
+
+    Returns:
+        The stamped images, and where the stamp is.
+
+    Raises:
+        ValueError: a pattern that reaches out of the picture.
+    """
+    (h, w), (height, width) = images.images.shape[2:], pattern.shape[1:]
+    if not (0 <= x <= w - width and 0 <= y <= h - height):
+        raise ValueError(
+            f"a pattern of {width} x {height} px at x {x}, y {y} does not fit into {w} x {h} px: "
+            f"valid are 0 <= x <= {w - width} and 0 <= y <= {h - height}"
+        )
+    pictures, marks = images.images.clone(), torch.zeros_like(images.images[:, 0], dtype=torch.bool)
+    pictures[:, :, y : y + height, x : x + width] = pattern.to(pictures.device)
+    marks[:, y : y + height, x : x + width] = True
+    masks = None if images.masks is None else images.masks & ~marks
+    parts = None if images.parts is None else images.parts * ~marks
+    return replace(images, images=pictures, masks=masks, parts=parts), marks
 
 
 def grabcut_masks(
@@ -425,33 +576,120 @@ def _identities(
     return rows, rows if donors is images else len(images) + torch.arange(len(donors))
 
 
-def _draw(
-    images: Int64[Tensor, " n"],
-    donors: Int64[Tensor, " m"],
-    labels: Int64[Tensor, " m"],
+def _check_donors(images: ImageSet, donors: ImageSet, *, same_classes: bool) -> None:
+    if donors.images.shape[1:] != images.images.shape[1:]:
+        sizes = [" x ".join(map(str, s.images.shape[2:])) for s in (images, donors)]
+        raise ValueError(f"images are {sizes[0]} px and donors {sizes[1]} px; both must be equal")
+    if same_classes and donors.class_names != images.class_names:
+        raise ValueError(
+            f"donors have the classes {', '.join(donors.class_names)}; valid are those of the "
+            f"images, {', '.join(images.class_names)}"
+        )
+
+
+def _donor_rows(
+    images: ImageSet,
+    donors: ImageSet,
     usable: Bool[Tensor, " m"],
+    which: Literal["same", "random", "next"],
     seed: int,
 ) -> Int64[Tensor, " n"]:
-    """For each image a usable donor that is another picture: first its class, then the donor."""
-    others = donors[usable].unique()
-    if len(images) and (not len(others) or (len(others) == 1 and (images == others).any())):
-        raise ValueError(
-            "an image has no background to move to: donors must have a usable background (see "
-            "tiled) of another image"
-        )
-    rows = usable.nonzero()[:, 0]
-    by_class = rows[labels[rows].argsort(stable=True)]
-    present, counts = labels[usable].unique(return_counts=True)
-    starts = counts.cumsum(0) - counts
+    """For each image a usable donor that is another picture, or -1 where there is none."""
+    own, pictures = _identities(images, donors)
+    rows = usable.cpu().nonzero()[:, 0]
+    pictures, labels = pictures[rows], donors.labels.cpu()[rows]
+    offers = _offers(own, pictures, labels, len(donors.class_names))
+    if which == "random":
+        found, wanted = offers.any(1), None
+    else:
+        found, wanted = _wanted(images.labels.cpu(), offers, which)
+        wanted = wanted[found]
+        seed = int(_generator(seed, which).integers(2**63))  # draws unrelated to those of "random"
+    chosen = torch.full_like(own, -1)
+    chosen[found] = rows[_draw(own[found], wanted, pictures, labels, seed)]
+    return chosen
+
+
+def _offers(
+    own: Int64[Tensor, " n"],
+    pictures: Int64[Tensor, " m"],
+    labels: Int64[Tensor, " m"],
+    classes: int,
+) -> Bool[Tensor, "n c"]:
+    """Whether each class has a background of another picture than each image's own."""
+    offers = torch.zeros(len(own), classes, dtype=torch.bool)
+    for label in range(classes):
+        two = pictures[labels == label].unique()[:2]  # of two pictures, one is another
+        offers[:, label] = (own[:, None] != two).any(1)
+    return offers
+
+
+def _wanted(
+    labels: Int64[Tensor, " n"], offers: Bool[Tensor, "n c"], which: Literal["same", "next"]
+) -> tuple[Bool[Tensor, " n"], Int64[Tensor, " n"]]:
+    """Whether there is a class for each image's background to be of, and which."""
+    if which == "same":
+        return offers.gather(1, labels[:, None])[:, 0], labels
+    classes = offers.shape[1]
+    ahead = (labels[:, None] + torch.arange(1, classes + 1)) % classes  # last comes its own
+    others = offers.gather(1, ahead)
+    others[:, -1] = False
+    first = others.byte().argmax(1, keepdim=True)  # of the ones
+    return others.any(1), ahead.gather(1, first)[:, 0]
+
+
+def _draw(
+    own: Int64[Tensor, " n"],
+    wanted: Int64[Tensor, " n"] | None,
+    pictures: Int64[Tensor, " m"],
+    labels: Int64[Tensor, " m"],
+    seed: int,
+) -> Int64[Tensor, " n"]:
+    """For each image a background of another picture and of the class wanted, by default of any."""
+    by_class = labels.argsort(stable=True)
+    counts = labels.bincount()
+    starts, present = counts.cumsum(0) - counts, counts.nonzero()[:, 0]
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.empty_like(images)
-    todo = torch.arange(len(images))
+    chosen = torch.empty_like(own)
+    todo = torch.arange(len(own))
     while len(todo):
-        of = torch.randint(len(present), (len(todo),), generator=generator)
+        if wanted is None:
+            of = present[torch.randint(len(present), (len(todo),), generator=generator)]
+        else:
+            of = wanted[todo]
         share = torch.rand(len(todo), generator=generator, dtype=torch.float64)
         chosen[todo] = by_class[starts[of] + (share * counts[of]).long()]
-        todo = todo[donors[chosen[todo]] == images[todo]]
+        todo = todo[pictures[chosen[todo]] == own[todo]]
     return chosen
+
+
+def _moved(
+    images: ImageSet,
+    donors: ImageSet,
+    backgrounds: UInt8[Tensor, "m 3 h w"],
+    rows: Int64[Tensor, " n"],
+) -> ImageSet:
+    """Each object on the background of that row."""
+    rows = rows.to(backgrounds.device)
+    return replace(
+        images,
+        images=compose(images.images, backgrounds[rows], images.masks),
+        backdrops=None if donors.backdrops is None else donors.backdrops[rows],
+        backdrop_names=donors.backdrop_names,
+    )
+
+
+def _sorted_out(
+    n: int, wrong: Mapping[str, Bool[Tensor, " n"]]
+) -> tuple[Bool[Tensor, " n"], dict[str, int]]:
+    """Which images nothing is wrong with, and how many of the others by their first reason."""
+    kept, failures = torch.ones(n, dtype=torch.bool), {}
+    for reason, images in wrong.items():
+        first = kept & images.cpu()
+        if first.any():
+            failures[reason] = int(first.sum())
+        kept &= ~first
+    return kept, failures
 
 
 def _grabcut(

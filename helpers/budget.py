@@ -133,6 +133,28 @@ class PathStudy:
 
 
 @dataclass(frozen=True)
+class ImageNet9Study:
+    """Paper 4: networks trained and tested on eight variants of the same images."""
+
+    size: int  # height and width of the pictures, pixels
+    # trained on each variant; of the profile's backbone only a new last layer, where there is one
+    architecture: str
+    recipe: Recipe | None
+    seeds: int  # of the networks that primary claims are about
+    others: tuple[tuple[str, str], ...]  # title and architecture; trained on Original only
+    # title and weights, or title and architecture of networks trained on all classes of the scenes
+    pretrained: tuple[tuple[str, str], ...]
+    early: int | None  # the same after so many epochs, for the progress of benchmarks
+    judged: int  # test images of the main test set; other sets have all of theirs
+    foregrounds: int  # that adversarial backgrounds are looked for
+    backgrounds: int  # that are tried on each
+    explained: int  # images with saliency maps
+    masked: int  # images with crisp masks, of the planted shortcut
+    ties: tuple[float, ...] = ()  # other worlds, by the tie between backdrop and class
+    in9_mean: bool = False  # whether trained networks normalise as IN-9's do
+
+
+@dataclass(frozen=True)
 class Profile:
     """What one profile works on and spends. Numbers of images are per split; None means all."""
 
@@ -152,6 +174,7 @@ class Profile:
     backgrounds: BackgroundStudy | None = None  # what notebook 01 spends
     summaries: SummaryStudy | None = None  # what notebook 02 spends
     paths: PathStudy | None = None  # what notebook 03 spends
+    imagenet9: ImageNet9Study | None = None  # what notebook 04 spends
 
 
 _AS_CUT_OUT = ("flip", "shift", "brightness")  # leave black backgrounds black, unlike contrast
@@ -234,6 +257,21 @@ PROFILES: dict[str, Profile] = {
             paths=PathStudy(
                 networks=_SLIM_NETWORKS, recipe=_DEMO_STUDY, choosing=72, judged=144, pairs=60
             ),
+            imagenet9=ImageNet9Study(
+                size=64,
+                architecture="slim_resnet10",  # and recipe: paper 1's networks are used again
+                recipe=_DEMO_STUDY,
+                seeds=3,
+                others=_SLIM_NETWORKS[:3],
+                pretrained=_SLIM_NETWORKS,
+                early=2,
+                judged=540,
+                foregrounds=180,
+                backgrounds=180,
+                explained=90,
+                masked=16,
+                ties=(0.0, 0.25, 0.75, 1.0),
+            ),
         ),
         Profile(
             name="photos",
@@ -285,6 +323,23 @@ PROFILES: dict[str, Profile] = {
                 judged=87,
                 pairs=40,
                 batch=8,
+            ),
+            imagenet9=ImageNet9Study(
+                size=224,
+                architecture="MobileNetV2, new last layer",
+                recipe=None,
+                seeds=1,
+                others=(),
+                pretrained=(
+                    ("SqueezeNet", "SqueezeNet1_0_Weights.IMAGENET1K_V1"),
+                    ("MobileNetV2", "MobileNet_V2_Weights.IMAGENET1K_V1"),
+                ),
+                early=None,
+                judged=270,
+                foregrounds=30,
+                backgrounds=40,
+                explained=24,
+                masked=4,
             ),
         ),
         Profile(
@@ -340,6 +395,39 @@ PROFILES: dict[str, Profile] = {
                 judged=4_000,
                 pairs=200,
                 batch=16,
+            ),
+            imagenet9=ImageNet9Study(
+                size=224,
+                architecture="resnet50",
+                recipe=Recipe(
+                    epochs=200,
+                    batch_size=256,
+                    schedule="steps",
+                    weight_decay=1e-4,
+                    warm_up=0.0,
+                    augmentations=("flip", "shift"),
+                ),
+                seeds=3,
+                others=(
+                    ("AlexNet", "alexnet"),
+                    ("ShuffleNet", "shufflenet_v2_x1_0"),
+                    ("WRN-50x2", "wide_resnet50_2"),
+                    ("VGG16-BN", "vgg16_bn"),
+                ),
+                pretrained=(
+                    ("MobileNet-v3", "MobileNet_V3_Large_Weights.IMAGENET1K_V1"),
+                    ("EfficientNet-b0", "EfficientNet_B0_Weights.IMAGENET1K_V1"),
+                    ("ResNet-50", "ResNet50_Weights.IMAGENET1K_V1"),
+                    ("WRN-50x2", "Wide_ResNet50_2_Weights.IMAGENET1K_V1"),
+                    ("DPN-92", "timm:dpn92.mx_in1k"),
+                ),
+                early=None,
+                judged=4_050,
+                foregrounds=4_050,
+                backgrounds=4_050,
+                explained=450,
+                masked=50,
+                in9_mean=True,
             ),
         ),
     )

@@ -89,25 +89,28 @@ class Course:
     def store(self) -> Store:
         return Store(self.folder / "store")
 
-    def images(self, split: str, size: int | None = None) -> ImageSet:
+    def images(self, split: str, size: int | None = None, *, tie: float | None = None) -> ImageSet:
         """The pictures of one split: "train", "validation" or, of scenes only, "test", "elsewhere"
         (the test objects before backdrops that say nothing), "judges" and "judges elsewhere" (one
         class per superclass, for networks that judge others) and "development".
 
         Args:
-            size: height and width in pixels, where it is not the profile's.
+            size: height and width of photographs in pixels, where it is not the profile's.
+            tie: the same objects before backdrops tied to their class with this probability
+                instead of the profile's, 0 to 1; see `world`.
 
         Raises:
-            ValueError: no such split.
+            ValueError: no such split, or one without such a tie.
             helpers.photos.MissingDataset: photographs that are not under DATA_ROOT, with what to
                 download and where to put it.
         """
-        if self.profile.source == "scenes":
-            return self._scenes(split)
+        world = self.world(split, tie)
+        if world is not None:
+            return self._scenes(split, world)
         return self._photographs(split, size or self.profile.size)
 
-    def _scenes(self, split: str) -> ImageSet:
-        world, every = self.world(split), _WORLDS[split].every
+    def _scenes(self, split: str, world: World) -> ImageSet:
+        every = _WORLDS[split].every
         count = getattr(self.profile, _WORLDS[split].count)
         count = min(count, self.limit or count)
         config = {"seed": world.seed, "size": world.size, "tie": world.tie, "count": count}
@@ -127,18 +130,37 @@ class Course:
         print(f"{split}: {loaded}")  # with every refused file and why
         return loaded.images
 
-    def world(self, split: str) -> World | None:
+    def world(self, split: str, tie: float | None = None) -> World | None:
         """The world that `images(split)` was drawn from; None for photographs.
 
+        Args:
+            tie: between backdrop and class, 0 to 1, instead of the profile's. A scene keeps its
+                class, pose, coat and light, and its whole picture where the backdrop is still the
+                same; before another one the object stands on that one's ground, so its mask moves.
+
         Raises:
-            ValueError: no such split.
+            ValueError: no such split, or another tie for one whose backdrops say nothing, or for
+                photographs, which have no such knob.
         """
         if self.profile.source != "scenes":
+            if tie is not None:
+                raise ValueError(
+                    "photographs come with their backgrounds: only scenes can be drawn again with "
+                    f"another tie, not {split!r} of the profile {self.profile.name}"
+                )
             return None
         if split not in _WORLDS:
             raise ValueError(f"no split {split!r}; there are {', '.join(_WORLDS)}")
         chosen = _WORLDS[split]
-        return World(chosen.seed, self.profile.size, self.profile.tie if chosen.tied else 0.0)
+        if tie is not None and not chosen.tied:
+            raise ValueError(
+                f"the backdrops of {split!r} say nothing about the class, which is its purpose; "
+                "another tie is for "
+                + ", ".join(name for name, known in _WORLDS.items() if known.tied)
+            )
+        if tie is None:
+            tie = self.profile.tie if chosen.tied else 0.0
+        return World(chosen.seed, self.profile.size, float(tie))
 
     def pretrained(self, weights: str | None = None) -> models.Pretrained | None:
         """These pretrained weights, or the profile's, from DATA_ROOT/torch_home where that folder

@@ -1148,3 +1148,39 @@ def scatter(table: pd.DataFrame, x: str, y: str, *, label: str) -> Figure:
     ax.set(xlabel=x, ylabel=y)
     ax.margins(0.12)
     return fig
+
+
+def trends(
+    table: pd.DataFrame, x: str, series: Sequence[str], *, xlabel: str, ylabel: str
+) -> Figure:
+    """Points of up to four series over a common x, each with its least-squares line.
+
+    Args:
+        x, series: columns of numbers; a series may lack a point (NaN).
+
+    Raises:
+        ValueError: too many series, an x that is not finite or the same for all, or a series with
+            fewer than two points.
+    """
+    if not 1 <= len(series) <= len(_MARKERS):
+        raise ValueError(f"{len(series)} series; valid are 1 to {len(_MARKERS)}")
+    across = table[x].to_numpy(float)
+    if not np.isfinite(across).all() or len(set(across)) < 2:
+        raise ValueError(f"{x!r} must be finite and have two different values at least")
+    fig = Figure(figsize=(WIDTH, 4.4))
+    ax = fig.subplots()
+    handles = []
+    for name, (color, marker) in zip(series, _MARKERS, strict=False):
+        values = table[name].to_numpy(float)
+        there = np.isfinite(values)
+        if there.sum() < 2:
+            raise ValueError(f"series {name!r} has {there.sum()} points; a line needs two")
+        style = {"color": PALETTE[color], "marker": marker, "label": name}
+        ax.plot(across[there], values[there], linestyle="", markersize=8, **style)
+        slope, start = np.polyfit(across[there], values[there], 1)
+        ends = np.array([across.min(), across.max()])
+        ax.plot(ends, start + slope * ends, color=PALETTE[color], linewidth=1.8)
+        handles.append(Line2D([], [], markersize=8, **style))
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    _key_on_top(fig, handles, handlelength=2.6)
+    return fig

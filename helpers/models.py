@@ -239,12 +239,20 @@ def names() -> list[str]:
     ]
 
 
-def build(name: str, classes: int, *, seed: int) -> nn.Sequential:
+def build(
+    name: str,
+    classes: int,
+    *,
+    seed: int,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> nn.Sequential:
     """An untrained network for `classes` classes, on the CPU, in training mode.
 
     Args:
         name: "slim_resnet18", a torchvision name ("vgg16_bn") or a timm name ("timm:dpn92").
         seed: the same seed gives the same weights; the global random state is left as it was.
+        mean, std: per colour channel, in units of the images: the first layer's normalisation.
 
     Returns:
         (n, 3, h, w) in [0, 1] -> logits (n, classes).
@@ -271,7 +279,7 @@ def build(name: str, classes: int, *, seed: int) -> nn.Sequential:
             one_output = {"aux_logits": False, "init_weights": True}
             options = one_output if name in ("googlenet", "inception_v3") else {}
             network = _zoo().get_model(name, num_classes=classes, **options)
-    return nn.Sequential(OrderedDict(normalise=Normalised(), network=network))
+    return nn.Sequential(OrderedDict(normalise=Normalised(mean, std), network=network))
 
 
 @dataclass(frozen=True)
@@ -282,29 +290,39 @@ class Pretrained:
     categories: list[str]  # the name of each output
     file: str  # name of the weights file
     sha256: str
-    official: bool  # the hash in the file's name is the file's hash
+    # the hash in the file's name is the file's hash; timm's hub puts none into names: there, True
+    # means that the hub's own client fetched the file, or found what it had fetched before
+    official: bool
 
 
 def pretrained(weights: Enum | str, *, torch_home: Path | None = None) -> Pretrained:
-    """A torchvision network with exactly these weights.
+    """A torchvision or timm network with exactly these weights, for ImageNet's 1,000 classes.
 
     The file is looked for in `torch_home/hub/checkpoints` and then in torch's own cache; what is
     found there is used, official or not, and `official` tells. Only a download must match its hash.
 
+    timm's weights are looked for as `<architecture>.<tag>.safetensors` (or `.pth`), such as
+    `dpn92.mx_in1k.safetensors`: what timm's hub calls `model.safetensors`, renamed. Where there is
+    no such file timm's hub is asked, by its own client with its own cache. Their normalisation is
+    what timm says of the tag: by no means always ImageNet's.
+
     Args:
         weights: an explicit member such as "MobileNet_V2_Weights.IMAGENET1K_V1", by name or itself.
-            "DEFAULT" is refused: it names other weights in other versions.
+            "DEFAULT" is refused: it names other weights in other versions. Of timm, architecture
+            and tag, "timm:dpn92.mx_in1k"; without a tag they are refused for the same reason.
 
     Raises:
-        ValueError: not such a member, or a file that does not hold these weights.
+        ValueError: not such a member or tag, one of other classes than ImageNet's 1,000, or a file
+            that does not hold these weights.
         FileNotFoundError: no file and no download; the message says what to fetch and where from.
     """
+    if isinstance(weights, str) and weights.startswith("timm:"):
+        return _timm(weights.removeprefix("timm:"), torch_home)
     weights, architecture = _explicit(
         weights, _zoo(), "classification", "MobileNet_V2_Weights.IMAGENET1K_V1"
     )
     model, file = _trained(weights, architecture, torch_home)
-    with open(file, "rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = _sha256(file)
     return Pretrained(
         model=model,
         categories=list(weights.meta["categories"]),
@@ -312,6 +330,79 @@ def pretrained(weights: Enum | str, *, torch_home: Path | None = None) -> Pretra
         sha256=digest,
         official=digest.startswith(_hash_in(file.name)),
     )
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _timm(name: str, torch_home: Path | None) -> Pretrained:
+    """timm's network with the weights `<architecture>.<tag>`; see `pretrained`."""
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    if not tag or tag == "DEFAULT":
+        tags = ", ".join(f"'timm:{known}'" for known in timm.list_pretrained(f"{architecture}.*"))
+        example = f"there are {tags}" if tags else "name one in full, such as 'timm:dpn92.mx_in1k'"
+        raise ValueError(f"weights 'timm:{name}' do not say which weights; {example}")
+    if name not in (known := timm.list_pretrained()):
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean timm:{', timm:'.join(near)}?" if near else "see timm.list_pretrained"
+        raise ValueError(f"timm has no weights {name!r}; {hint}")
+    published = timm.get_pretrained_cfg(name)
+    if published.num_classes != 1000 or "in1k" not in tag:
+        raise ValueError(
+            f"weights 'timm:{name}' were not trained to tell ImageNet's 1,000 classes apart"
+        )
+    hub = published.hf_hub_id  # a few old ones are at an address of their own instead
+    address = (
+        f"https://huggingface.co/{hub}/resolve/main/model.safetensors" if hub else published.url
+    )
+    file, fetched = _timm_file(name, hub, address, torch_home)
+    try:
+        with _only_tensors_from(file.parent.parent):
+            # timm's own loading, from this file: it renames the weights of some architectures
+            source = {"file": str(file), "custom_load": False}
+            network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=source)
+    except Exception as error:  # zip, header, key and shape errors all mean one thing here
+        raise ValueError(
+            f"{file} does not hold the weights timm:{name} ({error}); delete it and put the file "
+            f"from {address} in its place, under that name"
+        ) from error
+    normalise = Normalised(published.mean, published.std)
+    digest = _sha256(file)
+    return Pretrained(
+        model=nn.Sequential(OrderedDict(normalise=normalise, network=network)).eval(),
+        # timm's networks answer in the same order as torchvision's
+        categories=list(_zoo().MobileNet_V2_Weights.IMAGENET1K_V1.meta["categories"]),
+        file=f"{name}{file.suffix}",
+        sha256=digest,
+        official=fetched or digest.startswith(_hash_in(file.name)),
+    )
+
+
+def _timm_file(
+    name: str, hub: str | None, address: str, torch_home: Path | None
+) -> tuple[Path, bool]:
+    """The file of timm's weights, and whether it was the hub's own client that gave it."""
+    hubs, names = _hubs(torch_home), [f"{name}.safetensors", f"{name}.pth"]
+    if not hub:
+        names.append(address.rsplit("/", 1)[-1])
+    places = [folder / "checkpoints" / file for folder in hubs for file in names]
+    if found := next((place for place in places if place.is_file()), None):
+        return found, False
+    if not hub:
+        return _download(address, hubs[-1], hubs[0]) / "checkpoints" / names[-1], False
+    import huggingface_hub  # as timm itself does
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(hub, "model.safetensors")), True
+    except Exception as error:  # of the network, the hub or the disk: nothing has come
+        raise FileNotFoundError(
+            f"no weights at {places[0]}, and the download failed ({error}): "
+            f"fetch {address} and put it there, under that name"
+        ) from error
 
 
 def pretrained_segmenter(weights: Enum | str, *, torch_home: Path | None = None) -> nn.Sequential:
@@ -345,14 +436,11 @@ def _trained(
     weights: Enum, architecture: str, torch_home: Path | None
 ) -> tuple[nn.Sequential, Path]:
     """The network with these weights behind its normalisation, in eval mode, and their file."""
-    if torch_home is not None and not Path(torch_home).is_dir():
-        raise FileNotFoundError(f"there is no folder {torch_home} to look for weights in")
     name = weights.url.rsplit("/", 1)[-1]
-    cache = Path(torch.hub.get_dir())
-    hubs = ([Path(torch_home) / "hub"] if torch_home else []) + [cache]
+    hubs = _hubs(torch_home)
     hub = next((hub for hub in hubs if (hub / "checkpoints" / name).is_file()), None)
     if hub is None:
-        hub = _download(weights.url, cache, hubs[0])
+        hub = _download(weights.url, hubs[-1], hubs[0])
     file = hub / "checkpoints" / name
     try:
         with _only_tensors_from(hub):
@@ -365,6 +453,18 @@ def _trained(
     transform = weights.transforms()
     normalise = Normalised(transform.mean, transform.std)
     return nn.Sequential(OrderedDict(normalise=normalise, network=network)).eval(), file
+
+
+def _hubs(torch_home: Path | None) -> list[Path]:
+    """Where weights are looked for, in this order; the last is torch's own cache.
+
+    Raises:
+        FileNotFoundError: there is no folder `torch_home`.
+    """
+    if torch_home is not None and not Path(torch_home).is_dir():
+        raise FileNotFoundError(f"there is no folder {torch_home} to look for weights in")
+    cache = Path(torch.hub.get_dir())
+    return ([Path(torch_home) / "hub"] if torch_home else []) + [cache]
 
 
 def _explicit(
@@ -413,7 +513,7 @@ def _download(url: str, hub: Path, wished: Path) -> Path:
 
 @contextmanager
 def _only_tensors_from(hub: Path) -> Iterator[None]:
-    """Let torchvision load from this folder, and let no file run code while it is read."""
+    """Let torch's hub be this folder, and let no file run code while it is read."""
     switch = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before, folder = os.environ.get(switch), torch.hub.get_dir()
     os.environ[switch] = "1"

@@ -106,6 +106,22 @@ class Store:
             warnings.warn(f"{damage}; it will not be used", stacklevel=2)
             return None
 
+    def recall(
+        self,
+        stage: Stage,
+        config: Mapping[str, Any],
+        inputs: Mapping[str, Keyed] | None = None,
+        how: Mapping[str, Any] | None = None,
+    ) -> Result:
+        """`get_or_compute` for those who only look.
+
+        Raises:
+            LookupError: the store does not have it.
+        """
+        if (found := self.find(stage, config, inputs)) is None:
+            raise LookupError(f"the store has no such {stage.name}")
+        return found
+
     def get_or_compute(
         self,
         stage: Stage,

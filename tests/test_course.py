@@ -11,6 +11,7 @@ from helpers import course, training
 from helpers.budget import PROFILES, Profile, Recipe, results_folder
 from helpers.course import Source, provenance, start
 from helpers.photos import MissingDataset
+from helpers.scenes.world import World, source_digest
 
 
 @pytest.fixture
@@ -136,6 +137,48 @@ def test_elsewhere_are_the_test_objects_before_other_backdrops(demo):
         assert torch.equal(torch.from_numpy(scene.image).permute(2, 0, 1), test.images[row])
         assert torch.equal(torch.from_numpy(scene.parts), test.parts[row])
         assert not torch.equal(elsewhere.images[row], test.images[row])
+
+
+def test_another_tie_changes_backdrops_and_nothing_else(demo):
+    test = demo.images("test")
+    assert demo.images("test", tie=0.0)[::2].key == demo.images("elsewhere").key
+    always = demo.images("test", tie=1)
+    assert (always.backdrops == always.superclass_labels).all()
+    assert always.ids == test.ids and torch.equal(always.labels, test.labels)
+    assert torch.equal(always.views, test.views)
+    at_home = test.backdrops == test.superclass_labels
+    assert at_home.any() and not at_home.all()
+    assert torch.equal(always.images[at_home], test.images[at_home])
+    assert demo.world("test", tie=0.25) == World(demo.world("test").seed, 64, 0.25)
+
+
+def test_each_tie_is_stored_once_and_the_profiles_own_where_it_always_was(demo):
+    made = demo.folder / "store" / "draw_scenes"
+    demo.images("test")
+    config = {"seed": 1_003, "size": 64, "tie": 0.5, "count": 36, "every": 1}
+    config |= {"source": source_digest()}
+    assert demo.profile.tie == 0.5 and demo.store.find(course.draw_scenes, config) is not None
+    demo.images("test", tie=0.5)
+    assert len(list(made.glob("*/made.json"))) == 1
+    one, same = demo.images("test", tie=1), demo.images("test", tie=1.0)
+    assert one.key == same.key and len(list(made.glob("*/made.json"))) == 2
+    assert demo.store.find(course.draw_scenes, config | {"tie": 1.0}) is not None
+    assert len(demo.images("judges", tie=0.25)) == 18  # every other scene, as ever
+
+
+def test_a_tie_is_refused_where_there_is_none_or_no_such_one(demo, tmp_path):
+    for split in ("elsewhere", "judges elsewhere"):
+        for asked in (demo.images, demo.world):
+            with pytest.raises(ValueError, match=f"'{split}' say nothing.*for train, validation"):
+                asked(split, tie=0.5)
+    with pytest.raises(ValueError, match="between 0 and 1, not 1.5"):
+        demo.images("test", tie=1.5)
+    with pytest.raises(ValueError, match="no split 'holdout'"):
+        demo.images("holdout", tie=0.5)
+    photos = start("photos", data_root=str(tmp_path))
+    for asked in (photos.images, photos.world):
+        with pytest.raises(ValueError, match="only scenes can be drawn again with another tie"):
+            asked("train", tie=0.5)
 
 
 def test_no_picture_is_in_two_worlds(demo):

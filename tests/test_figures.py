@@ -560,3 +560,27 @@ def test_a_figure_that_looks_as_before_keeps_its_drawing_and_another_gets_its_ow
     card.svg.unlink()
     saved(0.5)
     assert card.svg.is_file()
+
+
+def test_trends_draw_the_least_squares_line_of_every_series():
+    table = pd.DataFrame({"x": [0.0, 1.0, 2.0], "up": [1.0, 3.0, 5.0], "flat": [2.0, np.nan, 2.0]})
+    fig = figures.trends(table, "x", ["up", "flat"], xlabel="task", ylabel="accuracy")
+    points_up, line_up, points_flat, line_flat = fig.axes[0].get_lines()
+    assert points_up.get_ydata().tolist() == [1, 3, 5]
+    np.testing.assert_allclose(line_up.get_ydata(), [1, 5])
+    assert points_flat.get_xdata().tolist() == [0, 2]  # the missing one is not drawn
+    np.testing.assert_allclose(line_flat.get_ydata(), [2, 2])
+
+
+@pytest.mark.parametrize(
+    ("columns", "series", "message"),
+    [
+        ({"x": [1.0, 1.0], "y": [1.0, 2.0]}, ["y"], "two different"),
+        ({"x": [1.0, np.nan], "y": [1.0, 2.0]}, ["y"], "finite"),
+        ({"x": [1.0, 2.0], "y": [1.0, np.nan]}, ["y"], "a line needs two"),
+        ({"x": [1.0, 2.0], "y": [1.0, 2.0]}, [], "0 series"),
+    ],
+)
+def test_trends_refuse_what_has_no_line(columns, series, message):
+    with pytest.raises(ValueError, match=message):
+        figures.trends(pd.DataFrame(columns), "x", series, xlabel="", ylabel="")

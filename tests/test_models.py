@@ -1,13 +1,17 @@
 """Networks: reproducible, traceable, with clean gradients, and never the wrong weights."""
 
+import hashlib
 import pickle
 import urllib.error
 import urllib.request
 from collections import OrderedDict
 
+import huggingface_hub
 import pytest
+import timm
 import torch
 import torchvision
+from safetensors.torch import save_file
 from torch import nn
 
 from helpers import models
@@ -63,6 +67,16 @@ def test_images_in_0_1_become_one_logit_per_class(name):
     assert (model.normalise(mean.expand(1, 3, 4, 4)).abs() < 1e-6).all()
     white = model.normalise(torch.ones(1, 3, 1, 1)).flatten().tolist()
     assert white == pytest.approx([2.2489, 2.4286, 2.64], abs=1e-3)
+
+
+def test_the_first_layer_normalises_with_the_mean_and_std_asked_for():
+    mean, std = (0.4717, 0.4499, 0.3837), (0.2600, 0.2516, 0.2575)
+    model = build("slim_vgg6", 3, seed=0, mean=mean, std=std)
+    white = model.normalise(torch.ones(1, 3, 1, 1)).flatten().tolist()
+    assert white == pytest.approx([0.5283 / 0.26, 0.5501 / 0.2516, 0.6163 / 0.2575], abs=1e-5)
+    usual = build("slim_vgg6", 3, seed=0).state_dict()
+    differ = {k for k, v in model.state_dict().items() if not torch.equal(v, usual[k])}
+    assert differ == {"normalise.mean", "normalise.std"}
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
@@ -314,6 +328,147 @@ def test_a_new_last_layer_answers_on_what_the_old_one_saw():
         with_last_layer(model, torch.zeros(3, 7), bias)
     with pytest.raises(ValueError, match="is not linear"):
         with_last_layer(nn.Conv2d(3, 3, 1), weight, bias)
+
+
+# ---- timm's weights
+
+CONVNEXT, BYOBNET = "test_convnext.r160_in1k", "test_byobnet.r160_in1k"  # small ones
+
+
+def timm_weights(name: str) -> dict[str, torch.Tensor]:
+    """Random ones, without their trained statistics."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return timm.create_model(name.partition(".")[0]).state_dict()
+
+
+@pytest.fixture
+def no_hub(elsewhere, monkeypatch):
+    """No network for torch or timm, and nothing in their caches. The hub's requests are counted."""
+    asked = []
+
+    def nothing(*request, **_):
+        asked.append(request)
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", nothing)
+    return asked
+
+
+@pytest.fixture
+def timm_home(tmp_path):
+    """torch_home with a file for one tag of timm's, as safetensors, and for another as pickle."""
+    folder = tmp_path / "home" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    save_file(timm_weights(CONVNEXT), folder / f"{CONVNEXT}.safetensors")
+    torch.save(timm_weights(BYOBNET), folder / f"{BYOBNET}.pth")
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "mean", "std"),
+    [
+        (CONVNEXT, "safetensors", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        (BYOBNET, "pth", models.IMAGENET_MEAN, models.IMAGENET_STD),
+    ],
+)
+def test_timms_weights_are_read_with_their_own_normalisation(
+    no_hub, timm_home, name, suffix, mean, std
+):
+    cache = torch.hub.get_dir()
+    loaded = pretrained(f"timm:{name}", torch_home=timm_home)
+    file = timm_home / "hub" / "checkpoints" / f"{name}.{suffix}"
+    assert loaded.file == file.name and not loaded.official
+    assert loaded.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    expected, found = timm_weights(name), loaded.model.network.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(v, expected[k]) for k, v in found.items())
+    assert loaded.model.normalise.mean.flatten().tolist() == pytest.approx(mean)
+    assert loaded.model.normalise.std.flatten().tolist() == pytest.approx(std)
+    assert not any(module.training for module in loaded.model.modules())
+    with torch.no_grad():
+        logits = loaded.model(images())
+        by_hand = (images() - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+        torch.testing.assert_close(logits, loaded.model.network(by_hand))
+    assert logits.shape == (2, 1000)
+    assert loaded.categories == list(WEIGHTS.meta["categories"])
+    assert torch.hub.get_dir() == cache and not no_hub  # a file that is there is not asked for
+
+
+def test_torchs_own_cache_is_looked_into_for_timms_weights_too(no_hub, elsewhere, timm_home):
+    elsewhere.parent.parent.mkdir()
+    (timm_home / "hub").rename(elsewhere.parent)
+    assert pretrained(f"timm:{CONVNEXT}").file == f"{CONVNEXT}.safetensors"
+    assert pretrained(f"timm:{BYOBNET}", torch_home=timm_home).file == f"{BYOBNET}.pth"
+    assert not no_hub
+
+
+def test_what_timms_own_client_gives_is_official(elsewhere, tmp_path, monkeypatch):
+    fetched = tmp_path / "snapshots" / "1f2e3d" / "model.safetensors"
+    fetched.parent.mkdir(parents=True)
+    save_file(timm_weights(CONVNEXT), fetched)
+    given = {(f"timm/{CONVNEXT}", "model.safetensors"): str(fetched)}
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *asked: given[asked])
+    loaded = pretrained(f"timm:{CONVNEXT}", torch_home=tmp_path)
+    assert loaded.official and loaded.file == f"{CONVNEXT}.safetensors"
+    assert loaded.sha256 == hashlib.sha256(fetched.read_bytes()).hexdigest()
+
+
+def test_without_timms_file_the_message_says_what_to_fetch_and_under_which_name(
+    no_hub, elsewhere, tmp_path
+):
+    name = "dpn92.mx_in1k"
+    place = tmp_path / "hub" / "checkpoints" / f"{name}.safetensors"
+    address = f"https://huggingface.co/timm/{name}/resolve/main/model.safetensors"
+    with pytest.raises(FileNotFoundError, match=f"{place}.*no network.*fetch {address}"):
+        pretrained(f"timm:{name}", torch_home=tmp_path)
+    assert no_hub == [(f"timm/{name}", "model.safetensors")]
+    with pytest.raises(FileNotFoundError, match=f"{elsewhere / place.name}.*fetch"):
+        pretrained(f"timm:{name}")
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        pretrained(f"timm:{name}", torch_home=tmp_path / "misspelt")
+
+
+def test_timms_old_weights_have_an_address_of_their_own(no_hub, tmp_path):
+    place = tmp_path / "hub" / "checkpoints" / "seresnet18-4bb0ce65.pth"
+    with pytest.raises(FileNotFoundError, match=f"{place}.*fetch https://github.*/{place.name}"):
+        pretrained("timm:legacy_seresnet18.in1k", torch_home=tmp_path)
+    assert not no_hub
+
+
+@pytest.mark.parametrize("damage", ["cut", "other shapes", "code"])
+def test_timm_files_that_do_not_hold_the_weights_are_refused(no_hub, timm_home, damage):
+    folder = timm_home / "hub" / "checkpoints"
+    name, file = CONVNEXT, folder / f"{CONVNEXT}.safetensors"
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:9999])
+    elif damage == "other shapes":
+        save_file(timm.create_model("test_convnext", num_classes=3).state_dict(), file)
+    else:  # a pickle must not run what it brings
+        name, file = BYOBNET, folder / f"{BYOBNET}.pth"
+        file.write_bytes(pickle.dumps(Harmful(), protocol=2))
+    with pytest.raises(ValueError, match=f"{file} does not hold the weights timm:{name}"):
+        pretrained(f"timm:{name}", torch_home=timm_home)
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ("timm:dpn92", "do not say which weights; there are 'timm:dpn92.mx_in1k'"),
+        ("timm:dpn92.DEFAULT", "do not say which weights"),
+        ("timm:dpn", "do not say which weights; name one in full, such as"),
+        ("timm:dpn92.mx_in2k", "no weights 'dpn92.mx_in2k'; did you mean timm:dpn92.mx_in1k"),
+        ("timm:", "do not say which"),
+        ("timm:vit_tiny_patch16_224.augreg_in21k", "ImageNet's 1,000 classes"),
+        ("timm:resmlp_12_224.fb_dino", "ImageNet's 1,000 classes"),  # learned without classes
+    ],
+)
+def test_timms_weights_have_to_be_named_with_a_tag_for_imagenets_1000_classes(
+    no_hub, weights, says
+):
+    with pytest.raises(ValueError, match=says):
+        pretrained(weights)
+    assert not no_hub
 
 
 SEGMENTER = torchvision.models.segmentation.LRASPP_MobileNet_V3_Large_Weights

@@ -6,6 +6,7 @@ import http.server
 import io
 import itertools
 import re
+import shutil
 import tarfile
 import threading
 import warnings
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers import photos
-from helpers.photos import reading
+from helpers.photos import layouts, reading
 from helpers.photos.__main__ import main
 from helpers.photos.reading import largest_square
 
@@ -379,7 +380,7 @@ def test_voc_splits_years_and_limits(tmp_path):
         photos.voc(tmp_path, year="2007")
 
 
-# ---- saliency, ImageNet-9, class folders, your own
+# ---- saliency, ImageNet-9
 
 
 @pytest.mark.parametrize(
@@ -450,6 +451,265 @@ def test_imagenet9_refuses_pickles_and_unknown_variants(tmp_path):
         photos.imagenet9(tmp_path, "mixed_same_")
     with pytest.raises(photos.MissingDataset, match="lacks no_fg/val"):
         photos.imagenet9(tmp_path, "no_fg")
+
+
+def test_a_mask_of_another_size_than_its_picture_is_refused_by_name(tmp_path):
+    home = imagenet9_release(tmp_path)
+    np.save(home / "fg_mask" / "val" / "02_wheeled vehicle" / "n02085936_77.npy", np.eye(16))
+    loaded = photos.imagenet9(tmp_path, masks=True, size=32)
+    wrong = "02_wheeled vehicle/n02085936_77.JPEG"
+    assert reasons(loaded) == {wrong: "its mask has 16 x 16 px, the picture 32 x 32"}
+    assert loaded.images.labels.tolist() == [0, 1, 3, 4, 5, 6, 7, 8]
+
+
+# ---- all variants of ImageNet-9
+
+# With other letters behind the number, 1 comes before 12 in some variants and after it in others.
+NUMBERS = (1, 7, 12)
+
+
+def own_colour(label, number):
+    """Of one foreground: told apart from all others, from every background and from black."""
+    return 100 + 15 * label, 40 + 15 * number, 60
+
+
+def own_place(label, number):
+    """x0, y0, x1, y1 of one foreground in a picture of 48 x 32 px, some of it near an edge."""
+    return 3 * label, 4, 3 * label + number + 8, 28
+
+
+BEHIND = {  # the background of each variant
+    "original": (30, 60, 220),
+    "mixed_same": (30, 110, 220),
+    "mixed_rand": (30, 160, 220),
+    "mixed_next": (30, 210, 220),
+    "only_fg": (0, 0, 0),
+    "no_fg": (30, 60, 220),
+    "only_bg_b": (30, 60, 220),
+    "only_bg_t": (30, 85, 220),
+}
+
+
+@pytest.fixture
+def release(tmp_path):
+    """Eight variants of 27 pictures, with masks."""
+    home = tmp_path / "bg_challenge"
+    for label, name in enumerate(photos.IN9_CLASSES):
+        of_class = f"{label:02d}_{name}"
+        for number in NUMBERS:
+            stem, other = f"n{label:08d}_{number}", f"n{(label + 1) % 9:08d}_{number + 1}"
+            place = own_place(label, number)
+            # only the beginning of a mixed picture's name is relied on, up to the foreground's
+            names = {
+                "mixed_same": f"fg_{stem}_bg_n{label:08d}_99",
+                "mixed_rand": f"{stem}_bg_{other}",
+                "mixed_next": f"fg_{stem}_bg_{other}",
+            }
+            for variant, behind in BEHIND.items():
+                inside = (0, 0, 0) if variant in ("no_fg", "only_bg_b") else None
+                if variant == "only_bg_t":
+                    inside = behind
+                paint(
+                    home / variant / "val" / of_class / f"{names.get(variant, stem)}.JPEG",
+                    (48, 32),
+                    behind,
+                    place,
+                    inside or own_colour(label, number),
+                    quality=100,
+                    subsampling=0,
+                )
+            own = np.zeros((32, 48), bool)
+            own[place[1] : place[3], place[0] : place[2]] = True
+            outlines = home / "fg_mask" / "val" / of_class
+            outlines.mkdir(parents=True, exist_ok=True)
+            np.save(outlines / f"{stem}.npy", own)
+    return home
+
+
+def shown(images, masks):
+    """The mean colour of each picture inside its mask."""
+    return [i[:, m].float().mean(1) for i, m in zip(images.images, masks, strict=True)]
+
+
+def test_all_variants_have_the_same_foregrounds_row_by_row(tmp_path, release, capsys):
+    sets, refused = photos.imagenet9_variants(tmp_path, size=32)
+    assert tuple(sets) == photos.IN9_VARIANTS and refused == () and capsys.readouterr().out == ""
+    rows = [(label, number) for label in range(9) for number in (1, 12, 7)]  # as text sorts them
+    for variant, images in sets.items():
+        assert images.class_names == photos.IN9_CLASSES
+        assert images.labels.tolist() == [label for label, _ in rows]
+        assert images.ids == tuple(
+            f"{label:02d}_{photos.IN9_CLASSES[label]}/n{label:08d}_{number}"
+            for label, number in rows
+        )
+        colours = shown(images, images.masks)
+        for row, ((label, number), colour) in enumerate(zip(rows, colours, strict=True)):
+            x0, y0, x1, y1 = own_place(label, number)
+            assert images.masks[row].sum() == (x1 - x0) * (y1 - y0)  # the square moved to hold it
+            bx0, by0, bx1, by1 = images.boxes[row].tolist()
+            assert (bx1 - bx0, by0, by1) == (x1 - x0, 4, 28)
+            assert images.masks[row, by0:by1, bx0:bx1].all()
+            wanted = own_colour(label, number)
+            if variant in ("no_fg", "only_bg_b", "only_bg_t"):
+                wanted = BEHIND["only_bg_t"] if variant == "only_bg_t" else (0, 0, 0)
+            assert (colour - torch.tensor(wanted)).abs().max() < 3, (variant, label, number)
+            outside = images.images[row][:, :2].float().mean((1, 2))
+            assert (outside - torch.tensor(BEHIND[variant])).abs().max() < 3
+
+
+def test_a_limit_is_spread_over_classes_and_no_file_is_read_twice(tmp_path, release, monkeypatch):
+    opened, decode, silhouette = [], reading.decode, reading.silhouette
+
+    def counted(read):
+        return lambda path, **options: (opened.append(path), read(path, **options))[1]
+
+    monkeypatch.setattr(reading, "decode", counted(decode))
+    monkeypatch.setattr(reading, "silhouette", counted(silhouette))
+    sets, refused = photos.imagenet9_variants(tmp_path, size=16, limit=9)
+    assert not refused and len(opened) == len(set(opened)) == 9 * 8 + 9
+    assert sum(p.suffix == ".npy" for p in opened) == 9
+    assert set(sets["mixed_rand"].counts().values()) == {1}
+    more, _ = photos.imagenet9_variants(tmp_path, size=16, limit=12)
+    assert set(sets["original"].ids) < set(more["original"].ids) and len(more["no_fg"]) == 12
+    with pytest.raises(ValueError, match="at least 1"):
+        photos.imagenet9_variants(tmp_path, size=16, limit=0)
+
+
+def test_a_foreground_that_is_unusable_in_one_variant_is_left_out_of_all(tmp_path, release, capsys):
+    def file(variant, label, name):
+        return release / variant / "val" / f"{label:02d}_{photos.IN9_CLASSES[label]}" / name
+
+    file("mixed_next", 0, "fg_n00000000_7_bg_n00000001_8.JPEG").unlink()
+    file("no_fg", 0, "n00000000_7.JPEG").unlink()
+    cut = file("only_fg", 1, "n00000001_7.JPEG")
+    cut.write_bytes(cut.read_bytes()[:300])
+    file("only_bg_t", 2, "n00000002_7.JPEG").write_bytes(b"")  # and again, in another variant
+    file("only_bg_b", 2, "n00000002_7.JPEG").write_bytes(b"")
+    paint(file("mixed_same", 3, "n00000003_7_bg_again.JPEG"))
+    pickled = np.array([{"a": 1}], dtype=object)
+    np.save(file("fg_mask", 4, "n00000004_7.npy"), pickled, allow_pickle=True)
+    file("fg_mask", 5, "n00000005_7.npy").unlink()
+    paint(file("mixed_rand", 6, "n00000006_7_bg_n00000007_8.JPEG"), (32, 48))
+    paint(file("original", 7, "stray.JPEG"))
+    paint(file("original", 7, "old/n00000007_9.JPEG"))
+
+    sets, refused = photos.imagenet9_variants(tmp_path, size=32)
+    kept = sets["original"].ids
+    assert all(images.ids == kept for images in sets.values())
+    assert [i for i in range(9) if sum(name.startswith(f"{i:02d}") for name in kept) == 2] == [
+        *range(7)  # each of these lost its number 7, the others nothing
+    ]
+    assert len(kept) == 20 and not any(k.endswith("_7") for k in kept if k < "07")
+    for variant in ("original", "mixed_rand"):  # and rows still belong together
+        assert torch.equal(sets[variant].masks, sets["no_fg"].masks)
+        colours = shown(sets[variant], sets[variant].masks)
+        for name, colour in zip(kept, colours, strict=True):
+            label, number = map(int, re.search(r"n(\d{8})_(\d+)", name).groups())
+            assert (colour - torch.tensor(own_colour(label, number))).abs().max() < 3
+
+    got = {r.file: r.reason for r in refused}
+    assert len(got) == len(refused) == 10
+    assert got["00_dog/n00000000_7"] == "there is no picture of it in mixed_next, no_fg"
+    assert "damaged" in got["only_fg/val/01_bird/n00000001_7.JPEG"]
+    for variant in ("only_bg_b", "only_bg_t"):
+        assert "0 bytes" in got[f"{variant}/val/02_wheeled vehicle/n00000002_7.JPEG"]
+    assert "has several pictures" in got["03_reptile/n00000003_7"]
+    assert "n00000003_7_bg_again.JPEG" in got["03_reptile/n00000003_7"]
+    assert "allow_pickle" in got["04_carnivore/n00000004_7"]
+    assert got["05_insect/n00000005_7"] == "it has no mask"
+    turned = got["mixed_rand/val/06_musical instrument/n00000006_7_bg_n00000007_8.JPEG"]
+    assert turned == "its mask has 48 x 32 px, the picture 32 x 48"
+    assert "no foreground's name" in got["original/val/07_primate/stray.JPEG"]
+    assert "a folder inside 07_primate" in got["original/val/07_primate/old/n00000007_9.JPEG"]
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1 and "10 refused, 20 read" in out
+
+
+def test_variants_without_masks_have_none(tmp_path, release):
+    shutil.rmtree(release / "fg_mask")
+    sets, refused = photos.imagenet9_variants(tmp_path, size=32)
+    assert not refused and len(sets["no_fg"]) == 27
+    assert all(s.masks is None and s.boxes is None for s in sets.values())
+
+
+def test_variants_that_are_missing_altogether_are_named(tmp_path, release):
+    shutil.rmtree(release / "mixed_next")
+    shutil.rmtree(release / "only_bg_t" / "val")
+    with pytest.raises(photos.MissingDataset, match="lacks mixed_next/val, only_bg_t/val: move"):
+        photos.imagenet9_variants(tmp_path)
+    with pytest.raises(photos.MissingDataset, match='NAMES="imagenet9 --without-hash"'):
+        photos.imagenet9_variants(tmp_path / "elsewhere")
+
+
+def test_variants_without_a_common_foreground_say_so(tmp_path, release):
+    for file in (release / "only_fg").rglob("*.JPEG"):
+        file.unlink()
+    with pytest.raises(ValueError, match="not one usable picture .*n00000000_1: .* in only_fg"):
+        photos.imagenet9_variants(tmp_path)
+
+
+def test_memory_is_asked_for_all_variants_before_the_first_is_read(tmp_path, release, monkeypatch):
+    class Memory:
+        available = 27 * 32 * 32 * 4 * 7  # not enough for eight
+
+    monkeypatch.setattr(reading.psutil, "virtual_memory", lambda: Memory)
+    monkeypatch.setattr(reading, "decode", lambda *_, **__: pytest.fail("a picture was opened"))
+    with pytest.raises(ValueError, match="in all variants: 216 pictures of 32 px need"):
+        photos.imagenet9_variants(tmp_path, size=32)
+
+
+def exchange(home):
+    """Dogs and birds, so that the folders' numbers stand for other classes."""
+    (home / "00_dog").rename(home / "00_bird")
+    (home / "01_bird").rename(home / "01_dog")
+
+
+@pytest.mark.parametrize(
+    ("damage", "there"),
+    [
+        (lambda home: shutil.rmtree(home / "03_reptile"), "02_wheeled vehicle, 04_carnivore"),
+        (lambda home: shutil.rmtree(home / "00_dog"), "01_bird, 02_wheeled vehicle"),
+        (lambda home: (home / "00_dog").rename(home / "00_hound"), "00_hound, 01_bird"),
+        (exchange, "00_bird, 01_dog, 02_wheeled vehicle"),
+        (lambda home: (home / "09_cat").mkdir(), "08_fish, 09_cat"),
+        (lambda home: [shutil.rmtree(p) for p in home.iterdir()], "none"),
+    ],
+)
+def test_class_folders_other_than_the_releases_are_refused(tmp_path, release, damage, there):
+    damage(release / "mixed_same" / "val")
+    expected = "mixed_same/val should have the class folders 00_dog, 01_bird, 02_wheeled vehicle, "
+    with pytest.raises(ValueError, match=f"{expected}.*08_fish, .*there are (.*, )?{there}"):
+        photos.imagenet9(tmp_path, "mixed_same", size=16)
+    with pytest.raises(ValueError, match=f"{expected}.*08_fish, .*there are (.*, )?{there}"):
+        photos.imagenet9_variants(tmp_path, size=16)
+    assert len(photos.imagenet9(tmp_path, size=16).or_raise()) == 27  # other variants are whole
+
+
+def test_training_pictures_are_your_own_copy(tmp_path, release):
+    (tmp_path / "mine").mkdir()
+    own = tmp_path / "mine" / "bg_challenge"
+    with pytest.raises(photos.MissingDataset, match="lacks original/train.*your own copy"):
+        photos.imagenet9(tmp_path, split="train")
+    with pytest.raises(
+        photos.MissingDataset, match="original/train, .*only_bg_t/train: .*own copy"
+    ):
+        photos.imagenet9_variants(tmp_path, split="train")
+    with pytest.raises(photos.MissingDataset, match="Fetch it"):
+        photos.imagenet9(tmp_path / "mine", split="train")
+    for variant in (*photos.IN9_VARIANTS, "fg_mask"):  # without any test pictures
+        (own / variant).mkdir(parents=True)
+        (release / variant / "val").rename(own / variant / "train")
+    (own / "original" / "train" / "00_dog" / "n00000000_7.JPEG").unlink()
+    train = photos.imagenet9(tmp_path / "mine", split="train", masks=True, size=32).or_raise()
+    assert len(train) == 26 and train.masks is not None
+    sets, refused = photos.imagenet9_variants(tmp_path / "mine", split="train", size=32)
+    assert sets["original"].ids == sets["no_fg"].ids and len(sets["no_fg"]) == 26
+    assert [r.file for r in refused] == ["00_dog/n00000000_7"]
+    with pytest.raises(ValueError, match="no split 'test' of ImageNet-9; there are val, train"):
+        layouts._in9_places(tmp_path, ("original",), "test")  # the readers' types refuse it, too
+
+
+# ---- Tiny-ImageNet, class folders, your own
 
 
 def tiny_release(root):

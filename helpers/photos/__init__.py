@@ -18,8 +18,9 @@ Three decisions hold for every reader:
   Classes left without a picture keep their place in `class_names`. Unusable files among the n are
   reported, not replaced.
 
-`pf_willow` is the exception: a benchmark of keypoints, it returns pictures of their own size with
-their keypoints, all or none.
+Two readers return something else: `pf_willow`, a benchmark of keypoints, pictures of their own size
+with their keypoints, all or none; `imagenet9_variants` one set for each of its eight variants, with
+the same objects in the same rows, and one list of what was refused.
 
 `make data` (`python -m helpers.photos`) lists the public sets of `data/registry.toml` and downloads
 those that are missing.
@@ -31,6 +32,7 @@ from helpers.photos.layouts import (
     class_folders,
     folder,
     imagenet9,
+    imagenet9_variants,
     pf_willow,
     saliency,
     tiny_imagenet,
@@ -66,6 +68,7 @@ __all__ = [
     "find",
     "folder",
     "imagenet9",
+    "imagenet9_variants",
     "open_picture",
     "pf_willow",
     "saliency",

@@ -17,9 +17,21 @@ from jaxtyping import Float, UInt8
 from scipy.io import loadmat
 from torch import Tensor
 
+from helpers.imageset import ImageSet
 from helpers.photos.opening import UnusablePicture, open_picture, readable
-from helpers.photos.public_sets import MissingDataset, find
-from helpers.photos.reading import Loaded, Picture, Refusal, balanced, read, with_masks
+from helpers.photos.public_sets import MissingDataset, datasets, find, located
+from helpers.photos.reading import (
+    Loaded,
+    Picture,
+    Refusal,
+    affordable,
+    announce,
+    balanced,
+    decoded,
+    read,
+    together,
+    with_masks,
+)
 
 # Files that lie beside photographs and are none. Every other file is opened, or refused by name.
 _BESIDE = frozenset(
@@ -32,7 +44,11 @@ _BESIDE = frozenset(
 _IMAGE_FOLDERS = ("images", "image", "Imgs", "imgs", "DUTS-TE-Image", "DUTS-TR-Image")
 _MASK_FOLDERS = ("masks", "mask", "ground_truth_mask", "gt", "GT", "DUTS-TE-Mask", "DUTS-TR-Mask")
 
-_AGAIN = 'move it away and run make data NAMES="imagenet9 --without-hash"'
+_IN9_AGAIN = {  # by split, what to do where it lacks something
+    "val": 'move it away and run make data NAMES="imagenet9 --without-hash"',
+    "train": "make data fetches the test pictures only; put your own copy of the training archives "
+    "there",
+}
 
 IN9_CLASSES = (
     *("dog", "bird", "wheeled vehicle", "reptile", "carnivore"),
@@ -75,6 +91,7 @@ def imagenet9(
     data_root: str | PathLike[str] | None,
     variant: str = "original",
     *,
+    split: Literal["val", "train"] = "val",
     masks: bool = False,
     size: int = 224,
     limit: int | None = None,
@@ -86,34 +103,87 @@ def imagenet9(
 
     Args:
         data_root: the folder that holds `bg_challenge`; None is the course's own `data/cache`.
+        split: "val" are the release's 4,050 test pictures; "train" those of the training archives,
+            `<variant>/train/<class>`, of which you need a copy of your own.
 
     Raises:
-        MissingDataset: it is not there; says what to fetch.
-        ValueError: no such variant, or nothing usable.
+        MissingDataset: it is not there, or not this variant; says what to fetch.
+        ValueError: no such variant or split, other class folders than the release's nine (says
+            which are there), or nothing usable.
     """
-    if variant not in IN9_VARIANTS:
-        raise ValueError(f"no ImageNet-9 variant {variant!r}; there are {', '.join(IN9_VARIANTS)}")
-    root = find(data_root, "imagenet9")
-    if not (root / variant / "val").is_dir():
-        raise MissingDataset(f"ImageNet-9 is at {root}, but lacks {variant}/val: {_AGAIN}")
+    root, places = _in9_places(data_root, (variant,), split)
     pictures, mask_of, refused = [], {}, []
-    for label, name in enumerate(IN9_CLASSES):
-        of_class = f"{label:02d}_{name}"
-        place = root / variant / "val" / of_class
-        outlines = {p.stem: p for p in (root / "fg_mask" / "val" / of_class).glob("*.npy")}
+    for label, place in enumerate(places[variant]):
+        outlines = {p.stem: p for p in (root / "fg_mask" / split / place.name).glob("*.npy")}
         refused += _buried(place, place.parent)
         for file in _files(place):
-            picture = Picture(f"{of_class}/{file.name}", file, label)
-            foreground = re.search(r"n\d{8}_\d+", file.stem)
+            picture = Picture(f"{place.name}/{file.name}", file, label)
             pictures.append(picture)
-            if foreground and foreground[0] in outlines:
-                mask_of[picture.id] = outlines[foreground[0]]
+            if (foreground := _foreground(file)) in outlines:
+                mask_of[picture.id] = outlines[foreground]
     pictures = balanced(pictures, limit)
     if masks:
         pictures, unmasked = with_masks(pictures, mask_of, size)
         refused += unmasked
     what = f"ImageNet-9 {variant}"
     return read(pictures, refused, class_names=IN9_CLASSES, size=size, what=what)
+
+
+def imagenet9_variants(
+    data_root: str | PathLike[str] | None,
+    *,
+    split: Literal["val", "train"] = "val",
+    size: int = 224,
+    limit: int | None = None,
+) -> tuple[dict[str, ImageSet], tuple[Refusal, ...]]:
+    """All eight variants of ImageNet-9 (paper 4) with the same foregrounds, row by row.
+
+    Row i of every set is the same object, whose name is the sets' common `ids[i]`, such as
+    "00_dog/n02085936_123": files belong together by class folder and by the foreground's name,
+    which is the first of its form in their own. A foreground that a variant lacks or has twice,
+    whose mask is missing or unusable, or which cannot be read in one variant, is left out of all.
+
+    Args:
+        data_root, split: as for `imagenet9`.
+        limit: so many foregrounds, spread over the classes, chosen among those that have a file in
+            every variant before any file is opened. No file is opened twice.
+
+    Returns:
+        The sets by variant, in the order of `IN9_VARIANTS`, and what was refused: files that could
+        not be used, by their place in the release, and foregrounds, by name. Where the release has
+        masks (`fg_mask/<split>`) all sets share them, with boxes around them: where the object is
+        in pictures that show it, and where it was in those that do not.
+
+    Raises:
+        MissingDataset: it is not there, or lacks variants; names them.
+        ValueError: no such split, other class folders than the release's nine (says which are
+            there), nothing usable, or not enough memory.
+    """
+    what = "ImageNet-9 in all variants"
+    root, places = _in9_places(data_root, IN9_VARIANTS, split)
+    files, refused = _by_foreground(root, places)
+    pictures = [Picture(name, own["original"], int(name[:2])) for name, own in files.items()]
+    pictures = balanced(pictures, limit)
+    outlines = root / "fg_mask" / split
+    if outlines.is_dir():
+        masks = {p.id: outlines / f"{p.id}.npy" for p in pictures}
+        mask_of = {name: mask for name, mask in masks.items() if mask.is_file()}
+        pictures, unmasked = with_masks(pictures, mask_of, size)
+        refused += unmasked
+    affordable(len(IN9_VARIANTS) * len(pictures), size, what)
+    images, usable = {}, set(range(len(pictures)))
+    for variant in IN9_VARIANTS:
+        own = [replace(p, image=files[p.id][variant]) for p in pictures]
+        images[variant], rows, unread = decoded(own, size, f"ImageNet-9 {variant}")
+        usable &= set(rows)
+        refused += [replace(r, file=_shown(files[r.file][variant], root)) for r in unread]
+    announce(refused, len(usable), what)
+    rows = sorted(usable)
+    for variant in IN9_VARIANTS if len(rows) < len(pictures) else ():
+        images[variant] = images[variant][rows]
+    first = together([pictures[row] for row in rows], images["original"], IN9_CLASSES)
+    sets = {variant: replace(first, images=images[variant]) for variant in IN9_VARIANTS}
+    return sets, tuple(refused)
 
 
 def tiny_imagenet(
@@ -286,6 +356,72 @@ def folder(root: str | PathLike[str], *, size: int = 224, limit: int | None = No
         refused += unmasked
     names = [p.name for p in places]
     return read(pictures, refused, class_names=names, size=size, what=root.name)
+
+
+def _in9_places(
+    data_root: str | PathLike[str] | None, variants: Sequence[str], split: str
+) -> tuple[Path, dict[str, list[Path]]]:
+    """The folder of ImageNet-9 and, of each of these variants, its nine class folders in order."""
+    if unknown := [v for v in variants if v not in IN9_VARIANTS]:
+        known = ", ".join(IN9_VARIANTS)
+        raise ValueError(f"no ImageNet-9 variant {unknown[0]!r}; there are {known}")
+    if split not in _IN9_AGAIN:
+        raise ValueError(f"no split {split!r} of ImageNet-9; there are {', '.join(_IN9_AGAIN)}")
+    homes = [located(data_root) / home for home in datasets()["imagenet9"].folders]
+    # what is asked for is enough: some have a part of the release, or training pictures alone
+    partly = (h for h in homes if any((h / v / split).is_dir() for v in variants))
+    root = next(partly, None) or find(data_root, "imagenet9")
+    places = {v: root / v / split for v in variants}
+    if lacking := [_shown(place, root) for place in places.values() if not place.is_dir()]:
+        raise MissingDataset(
+            f"ImageNet-9 is at {root}, but lacks {', '.join(lacking)}: {_IN9_AGAIN[split]}"
+        )
+    expected = [f"{label:02d}_{name}" for label, name in enumerate(IN9_CLASSES)]
+    found = {v: _folders(place) for v, place in places.items()}
+    for variant, folders in found.items():
+        if (names := [p.name for p in folders]) != expected:
+            raise ValueError(
+                f"{places[variant]} should have the class folders {', '.join(expected)}, by which "
+                f"its pictures are labelled; there are {', '.join(names) or 'none'}"
+            )
+    return root, found
+
+
+def _foreground(file: Path) -> str:
+    """The name of the foreground in an ImageNet-9 picture, "" without one.
+
+    It is the first name of an ImageNet picture in the file's own. What follows is not relied on:
+    mixed variants name a background there, and those of mixed_rand the one of mixed_next.
+    """
+    found = re.search(r"n\d{8}_\d+", file.stem)
+    return found[0] if found else ""
+
+
+def _by_foreground(
+    root: Path, places: dict[str, list[Path]]
+) -> tuple[dict[str, dict[str, Path]], list[Refusal]]:
+    """By "<class folder>/<foreground>", in order: its one file in each variant. And the others."""
+    found, refused = defaultdict(lambda: defaultdict(list)), []
+    for variant, folders in places.items():
+        for place in folders:
+            refused += _buried(place, root)
+            for file in _files(place):
+                if foreground := _foreground(file):
+                    found[f"{place.name}/{foreground}"][variant].append(file)
+                else:
+                    reason = "there is no foreground's name, such as n02085936_123, in its own"
+                    refused.append(Refusal(_shown(file, root), reason))
+    whole = {}
+    for name, own in sorted(found.items()):
+        lacking = [variant for variant in places if variant not in own]
+        several = [_shown(f, root) for files in own.values() if len(files) > 1 for f in files]
+        if lacking:
+            refused.append(Refusal(name, f"there is no picture of it in {', '.join(lacking)}"))
+        elif several:
+            refused.append(Refusal(name, f"it has several pictures: {', '.join(several)}"))
+        else:
+            whole[name] = {variant: files[0] for variant, files in own.items()}
+    return whole, refused
 
 
 def _keypoints(file: Path) -> Float[Tensor, "p 2"]:

@@ -187,40 +187,73 @@ def read(
     Raises:
         ValueError: no usable picture at all, or not enough memory for so many.
     """
-    needed, free = len(pictures) * size * size * 4, psutil.virtual_memory().available
+    affordable(len(pictures), size, what)
+    images, rows, unread = decoded(pictures, size, what)
+    refused = (*refused, *unread)
+    announce(refused, len(rows), what)
+    kept = [pictures[row] for row in rows]
+    return Loaded(together(kept, images if not unread else images[rows], class_names), refused)
+
+
+def affordable(count: int, size: int, what: str) -> None:
+    """Nothing, where so many pictures with their masks fit into memory.
+
+    Raises:
+        ValueError: they do not.
+    """
+    needed, free = count * size * size * 4, psutil.virtual_memory().available
     if needed > 0.8 * free:
         raise ValueError(
-            f"{what}: {len(pictures):,} pictures of {size} px need {needed / 2**30:.1f} GiB, "
+            f"{what}: {count:,} pictures of {size} px need {needed / 2**30:.1f} GiB, "
             f"{free / 2**30:.1f} GiB of memory are free; pass a smaller size or limit=n"
         )
+
+
+def decoded(
+    pictures: Sequence[Picture], size: int, what: str
+) -> tuple[UInt8[Tensor, "n 3 size size"], list[int], list[Refusal]]:
+    """The pixels of all pictures, the rows that could be read, and why the others could not."""
     images = torch.empty((len(pictures), 3, size, size), dtype=torch.uint8)
 
     def place(row: int) -> int:
         images[row] = torch.tensor(_pixels(pictures[row], size)).permute(2, 0, 1)
         return row
 
-    name = "reading " + what
-    rows, unread = each(place, range(len(pictures)), lambda row: pictures[row].id, name)
-    refused = (*refused, *unread)
-    if not rows:
+    rows, unread = each(
+        place, range(len(pictures)), lambda row: pictures[row].id, "reading " + what
+    )
+    return images, rows, unread
+
+
+def announce(refused: Sequence[Refusal], count: int, what: str) -> None:
+    """Say in one line what was refused beside the `count` pictures that were read.
+
+    Raises:
+        ValueError: not one was.
+    """
+    if not count:
         why = "; ".join(map(str, refused[:5])) or "no picture file was found"
         raise ValueError(f"{what}: not one usable picture ({why})")
     if refused:
         first = "; ".join(map(str, refused[:3])) + ("; ..." if len(refused) > 3 else "")
-        print(f"{what}: {len(refused):,} refused, {len(rows):,} read. {first}")
-    kept = [pictures[row] for row in rows]
+        print(f"{what}: {len(refused):,} refused, {count:,} read. {first}")
+
+
+def together(
+    pictures: Sequence[Picture], images: UInt8[Tensor, "n 3 size size"], class_names: Sequence[str]
+) -> ImageSet:
+    """Planned pictures and their pixels as a set, with masks and boxes where they have masks."""
     masks = None
-    if kept[0].mask is not None:
-        masks = torch.from_numpy(np.stack([p.mask for p in kept]))
-    loaded = ImageSet(
-        images=images if not unread else images[rows],
-        labels=torch.tensor([p.label for p in kept]),
+    if pictures[0].mask is not None:
+        masks = torch.from_numpy(np.stack([p.mask for p in pictures]))
+    return ImageSet(
+        images=images,
+        labels=torch.tensor([p.label for p in pictures]),
         class_names=tuple(class_names),
         masks=masks,
         boxes=None if masks is None else _boxes(masks),
-        ids=tuple(p.id for p in kept),
+        ids=tuple(p.id for p in pictures),
     )
-    return Loaded(loaded, refused)
 
 
 def _pixels(picture: Picture, size: int) -> UInt8[np.ndarray, "size size 3"]:
