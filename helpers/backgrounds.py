@@ -69,7 +69,8 @@ def compose(
             f"{tuple(masks.shape)} do not fit: valid are (n, 3, h, w) twice and (n, h, w)"
         )
     if masks.dtype == torch.bool:
-        return torch.where(masks[:, None], foreground, background)
+        # bytes wrap around, so this is exact; on processors torch.where takes ten times as long
+        return background + (foreground - background) * masks[:, None]
     if not ((masks >= 0) & (masks <= 1)).all():  # NaN fails both
         raise ValueError("mask values must lie in [0, 1], and some do not or are NaN")
     mixture = torch.lerp(background.float(), foreground.float(), masks[:, None].float())

@@ -698,6 +698,20 @@ def overview(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
+def accuracies(study: Study) -> dict[str, float]:
+    """Share of the labelled images, in percent, that each network which knows their classes gets
+    right; of the untaught one on the classes it knows."""
+    store, found = Store(study.root), {}
+    for network in (*(study.networks[title] for title in study.knowing), study.untaught):
+        images = study.sets["taught"].only(
+            [name for name in study.sets["taught"].class_names if name in network.class_names]
+        )
+        logits = training.answers(store, network.made, network.model, images, device=study.device)
+        right = logits.argmax(1) == images.labels
+        found[network.title] = 100 * right.double().mean().item()
+    return found
+
+
 def table_one(study: Study, title: str) -> pd.DataFrame:
     """Table I: mean over the images with its interval, over all pixels, and the published row."""
     made, rows = study.scores(Judge(title, "default")), {}
@@ -962,7 +976,8 @@ def through_layers(
         places = torch.nn.functional.interpolate(places[None].float(), size)[0]
         share = (places / places.max().clamp(min=1)).sqrt()
         drawn.append(figures.heated(images.images, share)[0])
-    counts = torch.tensor([float(len(nodes)) for nodes in paths.layers.values()])
+    nodes_in = [float(len(nodes)) for nodes in paths.layers.values()]
+    counts = torch.tensor([n or torch.nan for n in nodes_in])  # a gap where all paths have ended
     named = [f"{paths.layers[name].shape[1]} x {paths.layers[name].shape[2]}" for name in picked]
     named = [f"{n}: {len(paths.layers[p])} nodes" for n, p in zip(named, picked, strict=True)]
     pictures = torch.stack([images.images[0], *drawn])[None]

@@ -89,7 +89,14 @@ class Course:
     def store(self) -> Store:
         return Store(self.folder / "store")
 
-    def images(self, split: str, size: int | None = None, *, tie: float | None = None) -> ImageSet:
+    def images(
+        self,
+        split: str,
+        size: int | None = None,
+        *,
+        tie: float | None = None,
+        every: int | None = None,
+    ) -> ImageSet:
         """The pictures of one split: "train", "validation" or, of scenes only, "test", "elsewhere"
         (the test objects before backdrops that say nothing), "judges" and "judges elsewhere" (one
         class per superclass, for networks that judge others) and "development".
@@ -98,6 +105,7 @@ class Course:
             size: height and width of photographs in pixels, where it is not the profile's.
             tie: the same objects before backdrops tied to their class with this probability
                 instead of the profile's, 0 to 1; see `world`.
+            every: of scenes, draw each so-manieth only: 2 leaves the first of each two look-alikes.
 
         Raises:
             ValueError: no such split, or one without such a tie.
@@ -106,11 +114,11 @@ class Course:
         """
         world = self.world(split, tie)
         if world is not None:
-            return self._scenes(split, world)
+            return self._scenes(split, world, every)
         return self._photographs(split, size or self.profile.size)
 
-    def _scenes(self, split: str, world: World) -> ImageSet:
-        every = _WORLDS[split].every
+    def _scenes(self, split: str, world: World, every: int | None) -> ImageSet:
+        every = every or _WORLDS[split].every
         count = getattr(self.profile, _WORLDS[split].count)
         count = min(count, self.limit or count)
         config = {"seed": world.seed, "size": world.size, "tie": world.tie, "count": count}

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any
 
@@ -45,16 +47,19 @@ def each(
                 done = function(common, job)
             yield job, done
         return
-    # pickled here, because torch would pass tensors through shared memory, of which containers
-    # have little
-    shared = pickle.dumps(common)
-    with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (shared,)) as pool:
-        running = {pool.submit(_run, function, job): job for job in jobs}
-        try:
-            for done in as_completed(running):
-                yield running[done], done.result()
-        finally:
-            pool.shutdown(cancel_futures=True)  # and wait for those that run
+    # in a file, because torch would pass tensors through shared memory, of which containers have
+    # little, and bytes would be in memory once more for every process
+    with TemporaryDirectory() as folder:
+        shared = Path(folder) / "common"
+        with open(shared, "wb") as file:
+            pickle.dump(common, file)
+        with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (shared,)) as pool:
+            running = {pool.submit(_run, function, job): job for job in jobs}
+            try:
+                for done in as_completed(running):
+                    yield running[done], done.result()
+            finally:
+                pool.shutdown(cancel_futures=True)  # and wait for those that run
 
 
 @contextmanager
@@ -87,12 +92,13 @@ def own_first(jobs: Sequence[Any]) -> list[Any]:
 _common: Any = None
 
 
-def _begin(shared: bytes) -> None:
+def _begin(shared: Path) -> None:
     global _common
     # a killed parent says nothing, and its processes would wait for it for ever
     Thread(target=_leave_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    _common = pickle.loads(shared)
+    with open(shared, "rb") as file:
+        _common = pickle.load(file)
 
 
 def _leave_with_parent() -> None:

@@ -189,3 +189,11 @@ def test_no_picture_is_in_two_worlds(demo):
     assert len(set(ids)) == len(ids) == len(seen) == 4 * 36 + 2 * 18
     others = {name for split in splits if split is not splits[2] for name in split.ids}
     assert not others & set(demo.images("elsewhere").ids)
+
+
+def test_every_other_scene_is_the_first_of_each_two_look_alikes(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_RESULTS", str(tmp_path))
+    course = start("demo", limit=36)
+    whole, half = course.images("test"), course.images("test", every=2)
+    assert len(half) == 18 and half.ids == whole.ids[::2]
+    assert torch.equal(half.images, whole[torch.arange(0, 36, 2)].images)
