@@ -18,8 +18,6 @@ from itertools import chain
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
-from numpy.typing import ArrayLike
-from scipy import stats
 from torch import Tensor, nn
 
 from helpers.backgrounds import compose
@@ -334,49 +332,3 @@ def fine_grained(
     # by the three booleans read as a number in base two, from all wrong to all right
     category = torch.tensor([6, 5, 4, 4, 3, 2, 1, 0], device=original.device)
     return category[4 * original.long() + 2 * mixed_rand.long() + only_bg_t.long()]
-
-
-# ---------------------------------------- better models
-
-
-def slope(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
-    """The slope of the least-squares line through points, with Student's interval around it.
-
-    For the slide "Benchmark Progress and Background Dependence": a point per model, x its accuracy
-    on ImageNet, y that on a variant. The interval takes models as independent draws whose residuals
-    are normal and equally wide; networks of one family are neither.
-
-    Args:
-        x, y: one number per model, (n,).
-        level: of the interval, between 0 and 1.
-
-    Returns:
-        The slope, in units of y per unit of x, and the ends of the interval.
-
-    Raises:
-        ValueError: not one y per x, fewer than three, one that is not finite, or x all equal.
-    """
-    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    if x.shape != y.shape or x.ndim != 1 or len(x) < 3:
-        raise ValueError(f"a slope takes three points or more, not x {x.shape} and y {y.shape}")
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise ValueError("some points are not finite")
-    if np.ptp(x) == 0:
-        raise ValueError(f"there is no slope where every x is {x[0]:g}")
-    across, up = x - x.mean(), y - y.mean()
-    middle = across @ up / (across @ across)
-    residuals = up - middle * across
-    error = math.sqrt(residuals @ residuals / (len(x) - 2) / (across @ across))
-    half = error * stats.t.ppf((1 + level) / 2, len(x) - 2)
-    return float(middle), float(middle - half), float(middle + half)
-
-
-def slope_difference(
-    x: ArrayLike, first: ArrayLike, second: ArrayLike, level: float = 0.95
-) -> tuple[float, float, float]:
-    """How much faster `first` rises with x than `second`: `slope` of their difference.
-
-    Both are measured on the same models, so what a model has in common between them drops out,
-    which two separate intervals would count twice. Raises as `slope` does.
-    """
-    return slope(x, np.asarray(first, dtype=float) - np.asarray(second, dtype=float), level)

@@ -48,7 +48,7 @@ from helpers import backtracking as bt
 from helpers.background_removal import Variant
 from helpers.backgrounds import VARIANTS
 from helpers.budget import ImageNet9Study, Recipe
-from helpers.claims import bootstrap_interval, published
+from helpers.claims import bootstrap_interval, published, t_interval
 from helpers.course import Course
 from helpers.imageset import ImageSet, concatenate
 from helpers.parallel import each, own_first
@@ -155,11 +155,11 @@ class Study:
 
     @property
     def attacked(self) -> list[Network]:
-        """The networks that adversarial backgrounds are looked for."""
-        own = [n for n in self.plans if not n.title and n.on not in _ONLY_TESTED and not n.seed]
-        more = [n for n in self.plans if n.on in _PRIMARY and n.seed and not n.title]
-        others = [n for n in self.plans if n.title and n.epochs is None and "" in self.plans[n]]
-        return own + more + others
+        """The networks that adversarial backgrounds are looked for, in the order of tables."""
+        own = [n for n in self.plans if not n.title and n.on not in _ONLY_TESTED]
+        own = [n for n in own if n.on in _PRIMARY or not n.seed]
+        own.sort(key=lambda n: (n.tie is not None, n.on not in _PRIMARY))
+        return own + [n for n in self.plans if n.title and n.epochs is None and "" in self.plans[n]]
 
     @property
     def explained(self) -> list[Network]:
@@ -358,7 +358,8 @@ def _study(study: Study, network: Network) -> Studied:
 def _one(study: Study, network: Network, ask: Callable[..., Result]) -> Studied:
     """Train, examine, attack and explain one network; each result is asked for by its key."""
     made = _made(study, network, ask)
-    how = {"device": study.device, "build": partial(_model, study, network, made)}
+    build = partial(_model, study, network, made, study.collection(network))
+    how = {"device": study.device, "build": build}
     labels, predicted, trained_with = {}, {}, None
     for place in study.plans[network]:
         answered = _answered(study, network, made, place, ask)
@@ -568,7 +569,14 @@ def assemble(course: Course) -> Study:
         budget = replace(budget, **{k: min(course.limit, getattr(budget, k)) for k in few})
     if course.profile.source == "scenes":
         return _scenes(course, budget)
-    return (_two_classes if budget.recipe is None else _release)(course, budget)
+    if budget.recipe is not None:
+        return _release(course, budget)
+    try:
+        return _two_classes(course, budget)
+    except photos.MissingDataset as no_voc:
+        with suppress(photos.MissingDataset):
+            return _release(course, budget)  # alone it does for the pretrained networks
+        raise no_voc
 
 
 def _scenes(course: Course, budget: ImageNet9Study) -> Study:
@@ -589,10 +597,15 @@ def _scenes(course: Course, budget: ImageNet9Study) -> Study:
         tests[_world(tie)] = {name: tests[_world(tie)][name] for name in _NEEDED}
     tests |= {kind: _marked_tests(tests[""]["original"], kind) for kind in planted_shortcut.SIDES}
     tests[_OWN_TASK] = {"all": validation}
-    plans = dict.fromkeys(_trainings(budget), ("",))
+    for seed in range(1, budget.seeds):  # other backgrounds for every seed, in the mixed sets only
+        drawn = backgrounds.variants(tests[""]["original"], seed=seed).sets
+        mixed = {name: drawn[name] for name in VARIANTS if name.startswith("mixed")}
+        tests[_draw(seed)] = tests[""] | mixed
+    plans = {network: (_draw(network.seed),) for network in _trainings(budget)}
     plans |= {Network(on): ("",) for on in ("noise", "mixed")}
     plans |= {Network(tie=tie): (_world(tie),) for tie in budget.ties}
-    plans[Network()] = ("", *planted_shortcut.SIDES)
+    for network in [n for n in plans if n.on == "original" and n.tie is None and not n.title]:
+        plans[network] += tuple(planted_shortcut.SIDES)  # the controls
     plans |= {Network(kind): ("", kind) for kind in planted_shortcut.SIDES}
     for title, _ in budget.pretrained:
         plans |= {Network(PRETRAINED, 0, title, None, e): ("",) for e in (budget.early, None)}
@@ -603,10 +616,7 @@ def _scenes(course: Course, budget: ImageNet9Study) -> Study:
     return Study(
         *seen,
         class_titles=tuple(train.superclass_names[k] for k in train.superclasses),
-        tests={
-            place: {name: _light(images, name) for name, images in sets.items()}
-            for place, sets in tests.items()
-        },
+        tests=_all_light(tests),
         failures={name: built.failures for name, built in made.items()},
         train=train,
         plans=plans,
@@ -625,6 +635,12 @@ def _marked_tests(images: ImageSet, kind: str) -> dict[str, ImageSet]:
     return {name: built[name] for name in wanted} | {"everywhere": everywhere}
 
 
+def _draw(seed: int) -> str:
+    """The collection whose mixed sets were drawn for the networks of a seed: their intervals then
+    hold the luck of that draw as well."""
+    return f"draw {seed}" if seed else ""
+
+
 def _world(tie: float) -> str:
     return f"tie {tie:g}"
 
@@ -637,6 +653,15 @@ def _trainings(budget: ImageNet9Study) -> list[Network]:
 
 
 _SEEDED = ("original", "only_bg_t", "only_fg", "mixed_rand", AUGMENTED)
+
+
+def _all_light(tests: Mapping[str, Mapping[str, ImageSet]]) -> dict[str, dict[str, ImageSet]]:
+    """`_light` of every set; one that several collections share stays one."""
+    made: dict[int, ImageSet] = {}
+    for sets in tests.values():
+        for name, images in sets.items():
+            made.setdefault(id(images), _light(images, name))
+    return {p: {n: made[id(i)] for n, i in sets.items()} for p, sets in tests.items()}
 
 
 def _light(images: ImageSet, name: str = "") -> ImageSet:
@@ -714,6 +739,11 @@ def _single_photographs(
     place = photos.find(course.data_root, "imagenet")
     most = course.limit or _MOST_SINGLE
     loaded = photos.class_folders(place / "val", size=budget.size, limit=most)
+    if len(loaded.images.class_names) != 1000:
+        raise ValueError(
+            f"{place.name} lists {len(loaded.images.class_names)} classes; to know which network "
+            "output is which, wnids.txt needs ImageNet's 1,000 lines"
+        )
     label = imagenet9.of_imagenet()[loaded.images.labels]
     images = replace(
         loaded.images[label >= 0],
@@ -798,7 +828,7 @@ def overview(study: Study) -> pd.DataFrame:
     """The collections of test sets: images, classes, chance, how many were left out, and why."""
     rows = {}
     for name, sets in study.tests.items():
-        if name in (*planted_shortcut.SIDES, _OWN_TASK):
+        if name in (*planted_shortcut.SIDES, _OWN_TASK) or name.startswith("draw"):
             continue
         first = next(iter(sets.values()))
         present = sum(1 for n in first.counts().values() if n)
@@ -807,7 +837,7 @@ def overview(study: Study) -> pd.DataFrame:
             "test sets": len(sets),
             "images in each": len(first),
             "classes": present,
-            "chance, %": 100 / len(first.class_names),
+            "chance, %": round(100 / len(first.class_names), 1),
             "left out": "; ".join(left) or "none",
         }
     for name, why in study.failures.items():
@@ -873,19 +903,25 @@ def big_table(study: Study, found: Mapping[Network, Studied], place: str = "") -
     paper = published("paper4_table_accuracy")
     rows = {}
     for network, studied in found.items():
-        if not _in_big_table(network) or place not in study.plans[network]:
+        asked = place in study.plans[network] and place not in planted_shortcut.SIDES
+        if not _in_big_table(network) or not asked:
             continue
         prefix = "" if place == study.collection(network) else f"{place}: "
         kind = "pretrained" if network.on == PRETRAINED else "trained here"
         row = {}
         if _OWN_TASK in studied.predicted:
             row["own task"] = studied.accuracy(_OWN_TASK)
-        row |= {shown: studied.accuracy(prefix + name) for name, shown in _COLUMNS.items()}
+        row |= {
+            shown: studied.accuracy(prefix + name)
+            for name, shown in VARIANTS.items()
+            if name in study.tests[place]
+        }
         if prefix + "mixed_rand" in studied.predicted:
-            row["BG-gap"], row["low"], row["high"] = gap(studied, prefix)
+            row["BG-gap"], row["gap from"], row["gap to"] = gap(studied, prefix)
         titled = name_of(network) if network.title else _own_title(study)
         known = {"ImageNet": "pretrained"}
-        for _, line in paper[paper.model.str.lower() == titled.lower()].iterrows():
+        same = paper.model.str.lower() == titled.lower()
+        for _, line in paper[same & (study.paper_one is None)].iterrows():  # no slim namesakes
             if known.get(line.trained_on, "trained here") == kind:
                 row[f"paper: {line.test_set}"] = line.percent
         rows[kind, titled] = row
@@ -982,7 +1018,6 @@ def vulnerable(study: Study, found: Mapping[Network, Studied]) -> pd.DataFrame:
             "challenge accuracy": 100 - share.mean(),
             "wrong before": 100 * (~before).double().mean().item(),
             "fooled of the right": 100 * search.vulnerable[before].double().mean().item(),
-            "composites": len(images) * len(behind),
             "looked at, %": 100 * search.forwards / (len(images) * len(behind)),
         }
     return pd.DataFrame(rows).T
@@ -1021,9 +1056,6 @@ def more_backgrounds(wrong: Bool[Tensor, "n m"], counts: Sequence[int]) -> list[
         for count in counts
     ]
     return [100 * mean.item() for mean in means]
-
-
-CORRECT = tuple(VARIANTS[name] for name in ("original", "mixed_rand", "only_bg_t"))
 
 
 def fine_grained(study: Study, studied: Studied) -> Int64[Tensor, " n"]:
@@ -1085,23 +1117,21 @@ def mean_on_foreground(study: Study, studied: Studied, method: str) -> float:
 
 
 def saliency_table(study: Study, found: Mapping[Network, Studied]) -> pd.DataFrame:
-    """Mean points on the foreground beyond its area by training set and method, over the seeds,
-    with the difference to Original of the first seed and its interval over the images."""
+    """Mean points on the foreground beyond its area by training set and method, and how many more
+    they are than of Original; each with Student's interval over the seeds."""
     rows = {}
     for on in (*_PRIMARY, "only_fg"):
         for method in METHODS if study.networks(on) else ():
-            values = over_seeds(
-                study, found, on, lambda s, m=method: mean_on_foreground(study, s, m)
-            )
+            measure = partial(mean_on_foreground, study, method=method)
+            values = over_seeds(study, found, on, measure)
             row = {"points": np.mean(values)}
+            if len(values) > 1:
+                row["from"], row["to"] = t_interval(values)
             if on != "original":
-                first, base = (
-                    on_foreground(study, found[Network(name)], method) for name in (on, "original")
-                )
-                more = (first - base)[(first - base).isfinite()].numpy()
-                row["more than Original"] = more.mean()
+                more = [-less for less in changes(study, found, on, measure)]
+                row["more than Original"] = np.mean(more)
                 if len(more) > 1:
-                    row["low"], row["high"] = bootstrap_interval(more)
+                    row["more from"], row["more to"] = t_interval(more)
             rows[TRAINED_ON[on], method] = row
     return pd.DataFrame(rows).T
 
@@ -1120,13 +1150,21 @@ def progress(study: Study, found: Mapping[Network, Studied]) -> pd.DataFrame:
 
 
 def slopes(table: pd.DataFrame) -> pd.DataFrame:
-    """Of accuracy on each variant against accuracy on the original task: points per point, with
-    Student's 95 % interval over the networks."""
+    """Of accuracy on each variant against accuracy on the original task: points per point, with its
+    bootstrap interval over the networks. Networks of one family are no independent draws."""
     columns = {name: table[name].to_numpy() for name in ("Mixed-Same", "Mixed-Rand", "Only-BG-T")}
-    x, (_, moved, behind) = table["own task"], columns.values()
-    fits = {name: imagenet9.slope(x, y) for name, y in columns.items()}
-    fits["Mixed-Rand minus Only-BG-T"] = imagenet9.slope_difference(x, moved, behind)
-    return pd.DataFrame(fits, index=["slope", "low", "high"]).T
+    columns["Mixed-Rand minus Only-BG-T"] = columns["Mixed-Rand"] - columns["Only-BG-T"]
+    rows = {}
+    for name, y in columns.items():
+        points = np.stack([table["own task"].to_numpy(), y], 1)
+        low, high = bootstrap_interval(points, slope)
+        rows[name] = {"slope": slope(*points.T), "low": low, "high": high}
+    return pd.DataFrame(rows).T
+
+
+def slope(x: np.ndarray, y: np.ndarray) -> float:
+    """Of the least-squares line; 0 where a resample has one x only."""
+    return float(np.polyfit(x, y, 1)[0]) if np.ptp(x) else 0.0
 
 
 def ties(study: Study, found: Mapping[Network, Studied], default: float) -> pd.DataFrame:
@@ -1154,6 +1192,9 @@ def quantities(study: Study, found: Mapping[Network, Studied]) -> dict[str, dict
     """What `Course.judge` takes for each claim of the paper: the numbers, over seeds, images or
     networks as the claim declares, or the reason why there are none."""
     asked = {name: _over_seeds_or_why(study, found, *how) for name, how in _BY_SEEDS.items()}
+    if (classes := len(study.class_titles)) != 9:
+        for name in ("p4-backgrounds-suffice", "p4-background-signal-used"):
+            asked[name] = {"because": f"stated for nine classes; chance of {classes} is higher"}
     asked |= _of_pretrained(study, found)
     first = found.get(Network())
     if first is None:
@@ -1165,17 +1206,15 @@ def quantities(study: Study, found: Mapping[Network, Studied]) -> dict[str, dict
         why = {"because": "the network gets no original image right"}
         asked["p4-adversarial-backgrounds"] = {"measured": fooled}
         asked["p4-background-needed"] = {"measured": needed} if len(needed) else why
-    asked |= _of_progress(progress(study, found))
+    models_of = progress(study, found) if study.paper_one is None else None
+    asked |= _of_progress(models_of)
     if study.networks("mixed_rand"):
-        how = (study, found, "mixed_rand", partial(_cam_on_foreground, study))
+        by_cam = partial(mean_on_foreground, study, method=METHODS[0])
+        how = (study, found, "mixed_rand", by_cam)
         asked["p4-mixed-rand-saliency"] = {"measured": [-less for less in changes(*how)]}
     else:
         asked["p4-mixed-rand-saliency"] = {"because": _NO_TRAINING}
     return asked
-
-
-def _cam_on_foreground(study: Study, studied: Studied) -> float:
-    return mean_on_foreground(study, studied, METHODS[0])
 
 
 _NO_TRAINING = "no network was trained: there are no training images"
@@ -1223,6 +1262,8 @@ def _of_pretrained(study: Study, found: Mapping[Network, Studied]) -> dict[str, 
     gap_claim, tests = "p4-bg-gap-pretrained", ("original", "mixed_same", "mixed_rand")
     if one is None:
         asked[gap_claim] = {"because": "no pretrained network is there"}
+    elif study.paper_one is not None:
+        asked[gap_claim] = {"because": _NO_IMAGENET}
     else:
         difference = one.right("mixed_same").double() - one.right("mixed_rand").double()
         asked[gap_claim] = {"measured": 100 * difference, "because": name_of(one.network)}
@@ -1236,21 +1277,21 @@ def _of_pretrained(study: Study, found: Mapping[Network, Studied]) -> dict[str, 
     return asked
 
 
-def _of_progress(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+_NO_IMAGENET = "no network here has seen ImageNet: see the scenes' own networks above"
+
+
+def _of_progress(table: pd.DataFrame | None) -> dict[str, dict[str, Any]]:
     names = ("p4-better-models-use-backgrounds", "p4-foreground-rises-faster")
+    if table is None:
+        return {name: {"because": _NO_IMAGENET} for name in names}
     if len(table) < 3 or table["own task"].nunique() < 3:
         return {name: {"because": "needs three pretrained networks or more"} for name in names}
     x, behind = table["own task"], table["Only-BG-T"]
     columns = (behind, table["Mixed-Rand"] - behind)
     return {
-        name: {"measured": np.stack([x, y], 1), "statistic": _slope}
+        name: {"measured": np.stack([x, y], 1), "statistic": slope}
         for name, y in zip(names, columns, strict=True)
     }
-
-
-def _slope(x: np.ndarray, y: np.ndarray) -> float:
-    """Of the least-squares line; 0 where a resample has one x only."""
-    return float(np.polyfit(x, y, 1)[0]) if np.ptp(x) else 0.0
 
 
 # ---------------------------------------------------------------- pictures
@@ -1273,39 +1314,56 @@ def eight(study: Study, count: int = 6) -> Table:
     return pictures, names, list(VARIANTS.values())
 
 
-def worst_backgrounds(study: Study, wrong: Bool[Tensor, "n m"], count: int = 8) -> tuple:
-    """The backgrounds that fool most foregrounds, with the share they fool, and under each three
-    objects that are right on their own background and wrong on this.
+def model(study: Study, network: Network) -> nn.Module:
+    """A network of the study with its weights, from the store.
+
+    Raises:
+        LookupError: `run` has not been called.
+    """
+    return _model(study, network, _made(study, network, Store(study.root).recall))
+
+
+def worst_backgrounds(study: Study, wrong: Bool[Tensor, "n m"], count: int = 6) -> tuple:
+    """The backgrounds that fool most foregrounds, what share they fool and what most of these are
+    called; under each, three objects that are right on their own Only-BG-T and wrong on this.
 
     Returns:
-        Pictures, rows, columns, the share under each background and what was there before.
+        Pictures, rows, columns, a text under each picture and which cells are empty.
     """
     images, behind = adversarial_rows(study)
     shares, order = wrong.double().mean(0).sort(descending=True, stable=True)
-    order, shares = order[:count], shares[:count]
     own = {name: row for row, name in enumerate(behind.ids)}
     before = torch.tensor(
-        [bool(wrong[i, own[n]]) if n in own else True for i, n in enumerate(images.ids)]
+        [bool(wrong[i, own[name]]) if name in own else True for i, name in enumerate(images.ids)]
     )
-    columns, marks = [], [[], [], [], []]
-    for place, (background, share) in enumerate(zip(order.tolist(), shares.tolist(), strict=True)):
+    network = model(study, Network()).to(study.device)
+    shown = [tensor.to(study.device) for tensor in (images.images, images.masks)]
+    columns, titles, marks, absent = [], [], [[], [], [], []], [[], [], [], []]
+    for place, background in enumerate(order[:count].tolist()):
+        below = behind.images[background].to(study.device).expand_as(shown[0])
+        composites = imagenet9.composites(*shown, below)
+        with torch.inference_mode():
+            called = network(composites).argmax(1).cpu()
+        new_names = called[wrong[:, background]]
+        most = study.class_titles[int(new_names.mode().values)] if len(new_names) else "nothing"
+        titles.append(f"fools {100 * shares[place]:.0f} %")
+        own_rows = torch.nonzero(wrong[:, background] & ~before)[:, 0]
+        n, few = len(own_rows), min(3, len(own_rows))
+        # spread over the classes, and other objects for every background
+        some = own_rows[(torch.arange(few) * n // max(few, 1) + place) % max(n, 1)].tolist()
         column = [behind.images[background]]
-        marks[0].append(f"fools {100 * share:.0f} %")
-        fooled = torch.nonzero(wrong[:, background] & ~before)[:, 0]
-        n = len(fooled)  # spread over the classes, and other objects for every background
-        some = fooled[(torch.arange(min(3, n)) * n // 3 + place) % max(n, 1)]
+        marks[0].append(f"mostly called {most}")
+        absent[0].append(False)
         for turn in range(3):
-            if turn >= len(some):
-                column.append(torch.full_like(column[0], 255))
-                marks[1 + turn].append("")
-                continue
-            row = some[turn]
-            column.append(torch.where(images.masks[row], images.images[row], column[0]))
-            marks[1 + turn].append(study.class_titles[images.labels[row]])
+            there = turn < len(some)
+            picture = composites[some[turn]] if there else torch.ones_like(composites[0])
+            column.append((255 * picture).round().byte().cpu())
+            said = study.class_titles[int(called[some[turn]])] if there else ""
+            marks[1 + turn].append(f"called {said}" if there else "")
+            absent[1 + turn].append(not there)
         columns.append(torch.stack(column))
-    titles = [study.class_titles[label] for label in behind.labels[order].tolist()]
-    names = ["background", *(f"object {k}, right at home" for k in (1, 2, 3))]
-    return torch.stack(columns, 1), names, [f"from: {t}" for t in titles], marks
+    names = ["background", *(f"object {k}" for k in (1, 2, 3))]
+    return torch.stack(columns, 1), names, titles, marks, torch.tensor(absent)
 
 
 def saliency_rows(study: Study, count: int = 6) -> list[int]:
@@ -1315,18 +1373,18 @@ def saliency_rows(study: Study, count: int = 6) -> list[int]:
 
 
 def saliency_pictures(study: Study, found: Mapping[Network, Studied], rows: Sequence[int]) -> Table:
-    """Images, and the maps of networks trained on Original, Mixed-Rand and Only-FG."""
+    """Images, and the maps of networks trained on Original and on Mixed-Rand."""
     from helpers.figures import heated
 
     images = explained_images(study)
-    columns, names = [images.images[list(rows)]], ["image"]
+    lines, names = [images.images[list(rows)]], ["image"]
     for method in METHODS:
         for on in ("original", "mixed_rand"):
             maps = found[Network(on)].maps[method][list(rows)].float() / 255
-            columns.append(heated(images.images[list(rows)], maps))
-            names.append(f"{TRAINED_ON[on]}: {method}")
+            lines.append(heated(images.images[list(rows)], maps))
+            names.append(f"{method}, {TRAINED_ON[on]}")
     titles = [study.class_titles[k] for k in images.labels[list(rows)]]
-    return torch.stack(columns, 1), titles, names
+    return torch.stack(lines), names, titles
 
 
 def category_pictures(study: Study, studied: Studied, count: int = 3) -> tuple:
@@ -1368,28 +1426,37 @@ class Planted:
     behaviour: pd.DataFrame  # what accuracy shows, and what the shortcut does
     pictures: Table  # of the large mark
     methods: dict[str, pd.DataFrame]  # by kind of mark: who finds it, see `planted_shortcut.table`
+    certainty: dict[str, dict[str, list[float]]]  # by method and kind: against each control
     turned: dict[str, float]  # by kind: others' images named so because of it, beyond the control
-
-    @property
-    def certainty(self) -> pd.DataFrame:
-        """How surely one image tells each network from the control, a column for each mark."""
-        return pd.DataFrame({kind: table["told apart"] for kind, table in self.methods.items()})
 
 
 def planted(study: Study, found: Mapping[Network, Studied]) -> Planted | None:
-    """None where the study plants no shortcut."""
+    """None where the study plants no shortcut. The controls are the networks trained on Original,
+    of every seed."""
     if MARKED not in study.tests:
         return None
     side = study.test["original"].images.shape[2]
-    control, methods, behaviour, turned = found[Network()], {}, {}, {}
+    controls = [found[network] for network in study.networks("original")]
+    methods, behaviour, turned = {}, {}, {}
+    certainty: dict[str, dict[str, list[float]]] = {}
     for kind in planted_shortcut.SIDES:
-        taught = found[Network(kind)]
+        taught, others = found[Network(kind)], [control.marks[kind] for control in controls]
         area = planted_shortcut.pattern(side, kind).shape[1] ** 2 / side**2
-        methods[kind] = planted_shortcut.table(taught.marks[kind], control.marks[kind], area)
-        both = [_behaviour(studied, kind) for studied in (taught, control)]
+        methods[kind] = planted_shortcut.table(taught.marks[kind], others, area)
+        both = [_behaviour(studied, kind) for studied in (taught, controls[0])]
         behaviour |= {(kind, "taught"): both[0], (kind, "control"): both[1]}
         turned[kind] = both[0][_OTHERS_MARKED] - both[1][_OTHERS_MARKED]
-    return Planted(pd.DataFrame(behaviour), _mark_pictures(study, found), methods, turned)
+        for method in planted_shortcut.METHODS:
+            row = certainty.setdefault(method, {})
+            row[kind] = planted_shortcut.told_apart(taught.marks[kind], others, method)
+            if kind == SMALL and len(others) > 1:
+                row["controls among themselves"] = [
+                    chance
+                    for k, one in enumerate(others)
+                    for chance in planted_shortcut.told_apart(one, others[k + 1 :], method)
+                ]
+    pictures = _mark_pictures(study, found)
+    return Planted(pd.DataFrame(behaviour), pictures, methods, certainty, turned)
 
 
 _OTHERS_MARKED = "class named: others, marked"
@@ -1413,7 +1480,7 @@ def _behaviour(studied: Studied, kind: str) -> dict[str, float]:
     return {name: 100 * values.double().mean().item() for name, values in shares.items()}
 
 
-def _mark_pictures(study: Study, found: Mapping[Network, Studied], count: int = 4) -> Table:
+def _mark_pictures(study: Study, found: Mapping[Network, Studied], count: int = 6) -> Table:
     """Marked images, and what every method shows of the network that saw marks and of the one that
     never did; last, a painted picture of each."""
     from helpers.figures import heated
@@ -1427,13 +1494,13 @@ def _mark_pictures(study: Study, found: Mapping[Network, Studied], count: int = 
     methods = [name for name in planted_shortcut.METHODS if f"map: {name}" in both["taught"]]
     count = min(count, int(own.sum()), *(len(both["taught"][f"map: {m}"]) for m in methods))
     images = sets["original"].images[own][:count]
-    names, columns = ["marked image"], [images]
+    names, lines = ["marked image"], [images]
     for method in methods:
         for who, shown in both.items():
             maps = shown[f"map: {method}"][:count].float() / 255
-            columns.append(heated(images, maps))
-            names.append(f"{method.split(': ')[-1]}: {who}")
+            lines.append(heated(images, maps))
+            names.append(f"{method.split(': ')[-1]}, {who}")
     for who, shown in both.items():
-        columns.append(shown["painted"][:count])
-        names.append(f"painted: {who}")
-    return torch.stack(columns, 1), [f"{k + 1}" for k in range(count)], names
+        lines.append(shown["painted"][:count])
+        names.append(f"painted picture, {who}")
+    return torch.stack(lines), names, [""] * count

@@ -5,13 +5,11 @@ from collections import Counter
 from itertools import product
 from unittest.mock import patch
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import config
-from scipy import stats
 from torch import Tensor, nn
 
 from helpers import photos
@@ -27,8 +25,6 @@ from helpers.imagenet9 import (
     nine_way,
     of_imagenet,
     predicted,
-    slope,
-    slope_difference,
 )
 from helpers.scenes.world import World
 
@@ -517,63 +513,3 @@ def test_categories_add_up_to_the_accuracies(rows):
     assert counts[2:4].sum() == (original & ~mixed_rand).sum()  # the background is needed
     assert counts[[0, 1, 4]].sum() == mixed_rand.sum()
     assert counts[[0, 2, 5]].sum() <= only_bg_t.sum() <= counts[[0, 2, 4, 5]].sum()
-
-
-# ---------------------------------------- better models
-
-
-def test_slope_by_hand():
-    """Deviations of x: -1, 0, 1, of y from the line 2 x + 1: 1, -2, 1. Slope 2, residual sum of
-    squares 6 with one degree of freedom, standard error sqrt(6 / 2), t of 95 % 12.706."""
-    middle, low, high = slope([0, 1, 2], [2, 1, 6])
-    assert middle == pytest.approx(2)
-    assert high - middle == pytest.approx(12.7062 * 3**0.5, rel=1e-5)
-    assert middle - low == pytest.approx(high - middle)
-    assert slope(torch.tensor([0.0, 1.0, 4.0]), [1, -1, -7]) == pytest.approx((-2, -2, -2))
-
-
-@given(st.integers(3, 9), st.integers(0, 10_000), st.floats(0.5, 0.99))
-def test_slope_is_that_of_scipys_regression(n, seed, level):
-    x, y = np.random.default_rng(seed).normal(5, 3, (2, n))
-    fit = stats.linregress(x, y)
-    half = stats.t.ppf((1 + level) / 2, n - 2) * fit.stderr
-    expected = (fit.slope, fit.slope - half, fit.slope + half)
-    assert slope(x, y, level) == pytest.approx(expected)
-
-
-def test_slope_of_equal_heights():
-    assert slope([1, 2, 4], [3, 3, 3]) == (0, 0, 0)
-
-
-def test_slope_covers_the_truth_as_often_as_it_says():
-    generator = np.random.default_rng(0)
-    x = np.linspace(60, 80, 8)
-    ends = [slope(x, 0.7 * x + generator.normal(0, 2, 8), 0.8)[1:] for _ in range(400)]
-    covered = np.mean([low <= 0.7 <= high for low, high in ends])
-    assert 0.74 < covered < 0.86
-
-
-def test_the_difference_of_slopes_forgets_what_both_share():
-    generator = np.random.default_rng(1)
-    x, shared = np.linspace(60, 80, 6), generator.normal(0, 5, 6)
-    first, second = 0.9 * x + shared, 0.2 * x + shared + generator.normal(0, 0.1, 6)
-    middle, low, high = slope_difference(x, first, second)
-    assert low < 0.7 < high and high - low < 0.2
-    assert middle == pytest.approx(slope(x, first)[0] - slope(x, second)[0])
-    assert slope(x, first)[2] - slope(x, first)[1] > 0.5
-
-
-@pytest.mark.parametrize(
-    ("x", "y", "says"),
-    [
-        ([1, 2], [1, 2], "three points or more"),
-        ([1, 2, 3], [1, 2], "three points or more"),
-        ([[1, 2, 3]] * 3, [[1, 2, 3]] * 3, "three points or more"),
-        ([2, 2, 2], [1, 2, 3], "every x is 2"),
-        ([1, 2, np.nan], [1, 2, 3], "not finite"),
-        ([1, 2, 3], [1, np.inf, 3], "not finite"),
-    ],
-)
-def test_what_has_no_slope_is_refused(x, y, says):
-    with pytest.raises(ValueError, match=says):
-        slope(x, y)

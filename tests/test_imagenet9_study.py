@@ -3,8 +3,12 @@
 import hashlib
 import json
 import math
+import os
 import pickle
 import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -46,6 +50,7 @@ from helpers.imagenet9_study import (
     MARKED,
     METHODS,
     PRETRAINED,
+    SMALL,
     Network,
     Studied,
     Study,
@@ -53,26 +58,36 @@ from helpers.imagenet9_study import (
     training_set,
 )
 from helpers.imageset import ImageSet
-from helpers.store import Named, Stage, Store
+from helpers.store import Named, Result, Stage, Store
 
 CPU = torch.device("cpu")
 FIRST = Network()
 CLAIMS = [name for name in claims.load() if name.startswith("p4-")]
 RECIPE = Recipe(epochs=2, batch_size=32, lr=0.05, warm_up=0.2, augmentations=("flip",))
 
-
+KINDS = MARKED, SMALL
+OF_KINDS = pytest.mark.parametrize("kind", KINDS)
 PHASES = crisp_masks.Phase(3, 0.01, 1e-4, 0.0), crisp_masks.Phase(2, 0.01, 1.0, 2.0)
 FEW_STEPS = partial(crisp_masks.crisp_masks, schedule=crisp_masks.Schedule(*PHASES))
 
 
+@contextmanager
+def in_this_process() -> Iterator[pytest.MonkeyPatch]:
+    """One network after the other, with few steps for crisp masks and no wait for the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parallel, "cpu_count", lambda: 1)
+        patch.setattr(crisp_masks, "crisp_masks", FEW_STEPS)
+        patch.setattr(os, "fsync", lambda _: None)
+        yield patch
+
+
 @pytest.fixture(autouse=True)
-def one_after_the_other(monkeypatch):
+def one_after_the_other():
     """In this process and with one thread, as every job of the study has it."""
-    monkeypatch.setattr(parallel, "cpu_count", lambda: 1)
-    monkeypatch.setattr(crisp_masks, "crisp_masks", FEW_STEPS)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with in_this_process():
+        yield
     torch.set_num_threads(before)
 
 
@@ -113,12 +128,12 @@ def fits(table: tuple, marks: list[list[str]] | None = None, **how) -> bool:
 # ---- training sets
 
 
-def toys(n: int = 12, seed: int = 0) -> ImageSet:
-    """Bright squares on noise, which is darker for every class; 16 px."""
+def toys(n: int = 12, seed: int = 0, side: int = 16) -> ImageSet:
+    """Bright squares on noise, which is darker for every class."""
     rng = torch.Generator().manual_seed(seed)
-    labels = torch.arange(n) % 3
-    images = torch.randint(0, 60, (n, 3, 16, 16), generator=rng) + 40 * labels[:, None, None, None]
-    masks = torch.zeros(n, 16, 16, dtype=torch.bool)
+    labels, shape = torch.arange(n) % 3, (n, 3, side, side)
+    images = torch.randint(0, 60, shape, generator=rng) + 40 * labels[:, None, None, None]
+    masks = torch.zeros(n, side, side, dtype=torch.bool)
     masks[:, 6:11, 6:11] = True
     images = torch.where(masks[:, None], 250, images).to(torch.uint8)
     ids = tuple(f"{seed}, {i}" for i in range(n))
@@ -141,7 +156,7 @@ def test_backgrounds_are_drawn_anew_for_every_seed():
         first, second = (training_set(train, on, seed).images for seed in (0, 1))
         assert not torch.equal(first, second), on
         assert torch.equal(first, training_set(train, on, 0).images)
-    for on in ("only_fg", "only_bg_t", "no_fg", MARKED):
+    for on in ("only_fg", "only_bg_t", "no_fg", *KINDS):
         assert torch.equal(*(training_set(train, on, seed).images for seed in (0, 1))), on
 
 
@@ -154,13 +169,16 @@ def test_augmentation_adds_mixed_rand_to_the_originals():
     assert both.labels.tolist() == 2 * train.labels.tolist()
 
 
-def test_only_one_class_is_marked():
-    train = toys()
-    made, own = training_set(train, MARKED, 0), train.labels == planted_shortcut.CLASS
-    changed = (made.images != train.images).any(1)
-    mark = planted_shortcut.marked(train)[1]
+@OF_KINDS
+def test_only_one_class_is_marked(kind):
+    train = toys(side=40)
+    made, own = training_set(train, kind, 0), train.labels == planted_shortcut.CLASS
+    changed, mark = (made.images != train.images).any(1), planted_shortcut.pattern(40, kind)
     assert own.sum() == 4 and changed[own].any(2).any(1).all() and not changed[~own].any()
-    assert not (changed & ~mark).any()
+    at = slice(2, 2 + {MARKED: 6, SMALL: 4}[kind])
+    assert (made.images[own][:, :, at, at] == mark).all()
+    changed[:, at, at] = False
+    assert not changed.any()
 
 
 # ---- the profiles agree
@@ -248,13 +266,15 @@ SEEDED = {  # right answers of both seeds on TESTS
                 ((1, 1, 1, 1), (1, 1, 0, 0), (1, 1, 0, 0), (1, 0, 0, 0))],
     "only_bg_t": [((1, 0, 0, 0), (1, 0, 0, 0), (0, 0, 0, 0), (1, 1, 1, 1)),
                   ((1, 0, 1, 0), (1, 0, 0, 0), (0, 0, 0, 0), (1, 1, 1, 1))],
-    "only_fg": [((0, 0, 0, 1), (0, 0, 0, 1), (0, 0, 1, 1), (0, 0, 0, 0))],
+    "only_fg": [((0, 0, 0, 1), (0, 0, 0, 1), (0, 0, 1, 1), (0, 0, 0, 0)),
+                ((0, 0, 0, 1), (0, 0, 0, 1), (0, 0, 1, 1), (0, 0, 0, 0))],
 }  # fmt: skip
 PRETRAINED_RIGHT = {  # own task (of eight), then TESTS
     ("VGG", None): (2, ((1, 0, 0, 0), (1, 0, 0, 0), (0, 0, 0, 0), (0, 0, 0, 0))),
     ("VGG", 2): (4, ((1, 1, 0, 0), (1, 1, 0, 0), (1, 0, 0, 0), (0, 0, 1, 0))),
     ("ResNet", None): (6, ((1, 1, 1, 0), (1, 1, 1, 0), (0, 1, 1, 0), (0, 0, 1, 0))),
 }
+NINE = ("insect", "pet", *(f"class {k}" for k in range(2, 9)))  # of two there are images
 PLACES = torch.zeros(4, 8, 8, dtype=torch.bool)
 PLACES[:, :4, :4] = True  # a quarter of each image is object
 
@@ -283,7 +303,7 @@ def by_hand(**changed) -> Study:
         "budget": budget,
         "root": Path("nowhere"),
         "device": CPU,
-        "class_titles": ("insect", "pet"),
+        "class_titles": NINE,
         "tests": {"": tests},
         "failures": {"": {}},
         "train": images,
@@ -390,6 +410,15 @@ def test_every_claim_is_answered_once(hand, tmp_path):
     assert untested == released
 
 
+def test_of_two_classes_nothing_is_said_that_depends_on_chance(hand, tmp_path):
+    study, found = hand
+    asked = in9.quantities(replace(study, class_titles=("insect", "pet")), found)
+    for name in ("p4-backgrounds-suffice", "p4-background-signal-used"):
+        assert asked[name] == {"because": "stated for nine classes; chance of 2 is higher"}
+    assert measured(asked, "bg-gap") == [50, 50]
+    answered(asked, tmp_path)
+
+
 def test_without_trained_networks_every_claim_has_an_answer(tmp_path):
     study, found = only_pretrained(*PRETRAINED_RIGHT)
     asked = in9.quantities(study, found)
@@ -433,6 +462,24 @@ def test_a_network_that_knows_nothing_needs_no_background(hand, tmp_path):
     assert answered(in9.quantities(study, found), tmp_path)["p4-background-needed"] == (
         "not testable here"  # it classifies nothing correctly
     )
+
+
+def test_networks_of_scenes_say_nothing_about_imagenet(hand):
+    study, found = hand
+    seen, images = (PROFILES["demo"].backgrounds, Path(), CPU), small_set()
+    own = background_removal.Study(*seen, images, {}, images, {}, None)
+    asked = in9.quantities(replace(study, paper_one=own), found)
+    usual = in9.quantities(study, found)
+    for name in IMAGENET_ONLY:
+        assert "measured" not in asked[name] and "seen ImageNet" in asked[name]["because"]
+        assert "measured" in usual[name]
+
+
+IMAGENET_ONLY = (
+    "p4-bg-gap-pretrained",
+    "p4-better-models-use-backgrounds",
+    "p4-foreground-rises-faster",
+)
 
 
 def test_two_pretrained_networks_have_no_slope():
@@ -488,7 +535,7 @@ def test_the_matrix_has_means_over_seeds(hand):
 def test_effects_are_means_over_seeds(hand):
     table = in9.effects(*hand)
     assert table["seeds"].to_dict() == {
-        "Original": 2, "Mixed-Rand": 2, "Original + Mixed-Rand": 2, "Only-FG": 1,
+        "Original": 2, "Mixed-Rand": 2, "Original + Mixed-Rand": 2, "Only-FG": 2,
     }  # fmt: skip
     row = table.loc["Mixed-Rand"]
     assert (row["Original"], row["Only-BG-T"]) == (75, 12.5)
@@ -509,13 +556,13 @@ def test_wrong_before_is_about_the_attacked_foregrounds(hand):
     table = in9.vulnerable(study, found)
     # seeds of the three primary training sets, the first of others, pretrained ones but no early
     assert list(table.index) == [
-        "Original", "Mixed-Rand", "Original + Mixed-Rand", "Only-FG",
-        "Original, seed 1", "Mixed-Rand, seed 1", "Original + Mixed-Rand, seed 1",
+        "Original", "Original, seed 1", "Mixed-Rand", "Mixed-Rand, seed 1",
+        "Original + Mixed-Rand", "Original + Mixed-Rand, seed 1", "Only-FG",
         "VGG, pretrained", "ResNet, pretrained",
     ]  # fmt: skip
     row = table.loc["Original"]
     assert (row["fooled"], row["challenge accuracy"], row["wrong before"]) == (75, 25, 25)
-    assert row["composites"] == 16 and row["looked at, %"] == 100 * 6 / 16
+    assert row["looked at, %"] == 100 * 6 / 16
     fooled = 100 * search(1, 0, 1, 1).vulnerable.double().numpy()
     assert (row["low"], row["high"]) == claims.bootstrap_interval(fooled)
 
@@ -523,9 +570,28 @@ def test_wrong_before_is_about_the_attacked_foregrounds(hand):
     study = replace(study, budget=replace(study.budget, foregrounds=2, backgrounds=3))
     found[FIRST] = known(FIRST, {"original": answers(1, 0, 1, 1)}, search=search(0, 1))
     row = in9.vulnerable(study, found | dict.fromkeys(study.attacked[1:], found[FIRST])).iloc[0]
-    assert row["wrong before"] == 50 and row["composites"] == 4
+    assert row["wrong before"] == 50 and row["looked at, %"] == 100 * 6 / 4
+    assert row["fooled"] == 50 and row["fooled of the right"] == 100
     by_class = in9.vulnerable_by_class(study, found, FIRST)
     assert by_class == {"insect": 0, "pet": 100}  # class by class, as `examples` has them
+
+
+@pytest.mark.parametrize(
+    ("right", "fooled", "share"),
+    [
+        ((1, 1, 1, 0), (1, 0, 1, 1), 100),  # of the images a to d; of the foregrounds b, d, a, c
+        ((1, 1, 1, 0), (0, 1, 0, 1), 100 / 3),
+        ((0, 1, 0, 1), (1, 0, 1, 1), 50),
+        ((1, 0, 0, 0), (1, 1, 0, 1), 0),
+        ((0, 0, 0, 0), (1, 1, 1, 1), math.nan),
+    ],
+)
+def test_fooled_are_counted_among_those_that_were_right(hand, right, fooled, share):
+    study, found = hand
+    found[FIRST] = known(FIRST, {"original": answers(*right)}, search=search(*fooled))
+    row = in9.vulnerable(study, found).loc["Original"]
+    assert row["fooled of the right"] == pytest.approx(share, nan_ok=True)
+    assert row["fooled"] == 25 * sum(fooled) and row["wrong before"] == 100 - 25 * sum(right)
 
 
 def test_fooled_foregrounds_of_each_class(hand):
@@ -567,8 +633,6 @@ def test_categories_are_shares_of_all_and_of_each_class(hand):
     for category, shares in expected.items():
         assert tuple(table.loc[category]) == shares
     assert table.index.tolist() == [category for category, _ in imagenet9.CATEGORIES]
-    more = by_hand(class_titles=("insect", "pet", "bird"))  # of which there is no image
-    assert list(in9.categories(more, found).columns) == ["all", "insect", "pet"]
 
 
 def test_context_is_home_against_elsewhere(hand):
@@ -598,12 +662,17 @@ def test_saliency_is_counted_beyond_the_area_of_the_object(hand):
     assert math.isnan(row["more than Original"])
     row = table.loc[("Mixed-Rand", "Grad-CAM")]
     assert row["points"] == pytest.approx((60 + 25) / 2 - 25)
-    more = np.array([40.0, 40, -10, 10])
-    assert row["more than Original"] == pytest.approx(more.mean())  # of the first seed
-    interval = pytest.approx(claims.bootstrap_interval(more), rel=1e-6)
-    assert (row["low"], row["high"]) == interval
+    more = [60 - 40, 25 - 20]  # seed by seed
+    assert row["more than Original"] == pytest.approx(np.mean(more))
+    interval = pytest.approx(claims.t_interval(more), rel=1e-6)
+    assert (row["more from"], row["more to"]) == interval
+    interval = pytest.approx(claims.t_interval([60 - 25, 25 - 25]), rel=1e-6)
+    assert (row["from"], row["to"]) == interval
     shares = in9.on_foreground(study, found[FIRST], "Grad-CAM")
     assert shares.tolist() == pytest.approx([15, -5, 35, 15])
+    once = replace(study, plans={n: p for n, p in study.plans.items() if not n.seed})
+    alone = in9.saliency_table(once, found)  # one seed has no interval
+    assert alone.columns.tolist() == ["points", "more than Original"]
 
 
 def test_a_map_of_zeros_is_left_out_of_the_mean(hand):
@@ -661,11 +730,14 @@ def test_slopes_are_least_squares(hand):
     assert list(made.index) == [
         "Mixed-Same", "Mixed-Rand", "Only-BG-T", "Mixed-Rand minus Only-BG-T",
     ]  # fmt: skip
-    assert tuple(made.loc["Mixed-Same"]) == pytest.approx((2, 2, 2))
     assert made["slope"].tolist() == pytest.approx([2, 1, 0.5, 0.5])
-    row = made.loc["Only-BG-T"]
-    assert row["low"] < 0.5 < row["high"]
-    assert row["high"] - 0.5 == pytest.approx(0.5 - row["low"])
+    for name, y in {
+        "Only-BG-T": [0, 25, 25],
+        "Mixed-Rand minus Only-BG-T": [0, 0, 25],
+    }.items():
+        points = np.stack([[25.0, 50, 75], y], 1)
+        interval = claims.bootstrap_interval(points, lambda x, y: in9.slope(x, y))
+        assert tuple(made.loc[name, ["low", "high"]]) == pytest.approx(interval, abs=1e-9)
 
 
 def test_ties_are_sorted_and_have_the_usual_world_among_them(hand):
@@ -691,7 +763,10 @@ def released(**changed) -> Study:
     nets = [Network(), Network(seed=1), Network("mixed_rand")]
     nets += [Network("original", title=title) for title, _ in budget.others]
     nets += [Network(PRETRAINED, 0, title) for title, _ in budget.pretrained]
-    return by_hand(budget=budget, plans=dict.fromkeys(nets, ("", "crops")), **changed)
+    crops = dict.fromkeys(("original", "mixed_same"), small_set())
+    tests = {"": dict.fromkeys(VARIANTS, small_set()), "crops": crops}
+    plans = dict.fromkeys(nets, ("", "crops"))
+    return by_hand(budget=budget, plans=plans, tests=tests, **changed)
 
 
 def test_published_numbers_stand_beside_the_same_network_only():
@@ -714,9 +789,11 @@ def test_published_numbers_stand_beside_the_same_network_only():
     assert table.loc[theirs, "paper: ImageNet"] == 77.6
     assert pd.isna(table.loc[ours, "paper: ImageNet"])
     assert (table["Original"] == 50).all() and (table["BG-gap"] == 0).all()
+    assert (table["gap from"] == 0).all() and (table["gap to"] == 0).all()
     crops = in9.big_table(study, found, "crops")
     assert len(crops) == 10 and (crops["Original"] == 100).all()
-    assert "BG-gap" not in crops  # Mixed-Rand was not asked there
+    known_there = {name for name in crops if not name.startswith("paper: ")}
+    assert known_there == {"Original", "Mixed-Same"}  # Mixed-Rand was not asked there
     assert not len(in9.big_table(study, found, "elsewhere"))
 
 
@@ -729,41 +806,72 @@ def test_the_published_table_keeps_the_slides_order():
 # ---- pictures by hand
 
 
-def test_the_worst_backgrounds_come_first(hand):
+class ByTable(torch.nn.Module):
+    """Calls every composite of the small set by its object and the background: rows of `said`."""
+
+    said = {  # by background, what the objects b, d, a and c are called
+        "b": (0, 0, 1, 1),
+        "d": (0, 1, 0, 0),
+        "a": (0, 0, 0, 1),
+        "c": (1, 1, 0, 1),
+    }
+
+    def forward(self, images: Tensor) -> Tensor:
+        objects, behind = (255 * images[:, 0, [0, 7], [0, 7]]).round().long().T.tolist()
+        by_colour = {40 + 30 * k: name for k, name in enumerate("abcd")}
+        called = [
+            self.said[by_colour[b]]["bdac".index(by_colour[o - 90])]
+            for o, b in zip(objects, behind, strict=True)
+        ]
+        return torch.eye(2)[called]
+
+
+@pytest.fixture
+def by_table(monkeypatch):
+    monkeypatch.setattr(in9, "model", lambda study, network: {FIRST: ByTable()}[network])
+
+
+def test_the_worst_backgrounds_come_first(hand, by_table):
     study, _ = hand
     # foregrounds are b, d, a, c, and so are the backgrounds; only c is wrong on its own
     wrong = torch.tensor([[0, 1, 0, 1], [0, 0, 0, 1], [0, 1, 0, 1], [0, 1, 1, 1]]).bool()
-    pictures, rows, columns, marks = in9.worst_backgrounds(study, wrong, count=3)
-    assert fits((pictures, rows, columns), marks) and pictures.shape[:2] == (4, 3)
-    assert marks[0] == ["fools 100 %", "fools 75 %", "fools 25 %"]
+    pictures, rows, columns, marks, absent = in9.worst_backgrounds(study, wrong, count=3)
+    assert fits((pictures, rows, columns), marks, absent=absent) and pictures.shape[:2] == (4, 3)
+    # b, a and c are wrong on d, of which none is called a pet; on a it is c only
+    assert columns == ["fools 100 %", "fools 75 %", "fools 25 %"]
+    assert marks[0] == ["mostly called pet", "mostly called insect", "mostly called pet"]
     images, behind = in9.adversarial_rows(study)
     assert images.ids == behind.ids == ("b", "d", "a", "c")
     for column, background in enumerate((3, 1, 2)):
         assert torch.equal(pictures[0, column], behind.images[background])
-    assert [name.split()[-1] for name in columns] == ["pet", "insect", "pet"]
     for turn, row in enumerate((0, 1, 2), start=1):  # those right at home, on the worst
         inside = images.masks[row].expand(3, -1, -1)
         assert torch.equal(pictures[turn, 0][inside], images.images[row][inside])
         assert torch.equal(pictures[turn, 0][~inside], behind.images[3][~inside])
-    assert [row[0] for row in marks[1:]] == ["insect", "insect", "pet"]
+    assert [row[0] for row in marks[1:]] == ["called pet", "called pet", "called insect"]
     assert [row[2] for row in marks[1:]] == ["", "", ""]  # it fools only who is always wrong
-    assert (pictures[1:, 2] == 255).all()
+    assert absent.tolist() == [[False] * 3, *([False, turn == 2, True] for turn in (0, 1, 2))]
+    assert (pictures[absent] == 255).all()
 
 
-def test_no_object_is_shown_twice_on_a_background(hand):
+def test_no_object_is_shown_twice_on_a_background(hand, by_table):
     study, _ = hand
     wrong = torch.tensor([[0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]).bool()
-    pictures, _, _, marks = in9.worst_backgrounds(study, wrong, count=1)
-    assert [row[0] for row in marks] == ["fools 25 %", "insect", "", ""]
+    pictures, _, columns, marks, absent = in9.worst_backgrounds(study, wrong, count=1)
+    assert columns == ["fools 25 %"]
+    assert [row[0] for row in marks] == ["mostly called insect", "called insect", "", ""]
+    assert absent[:, 0].tolist() == [False, False, True, True]
     assert (pictures[2:] == 255).all()
 
 
-def test_backgrounds_that_fool_nobody_have_empty_cells(hand):
+def test_backgrounds_that_fool_nobody_have_empty_cells(hand, by_table):
     study, _ = hand
-    pictures, rows, columns, marks = in9.worst_backgrounds(study, torch.zeros(4, 4).bool())
-    assert fits((pictures, rows, columns), marks) and pictures.shape[:2] == (4, 4)
-    assert set(marks[0]) == {"fools 0 %"} and not any(map(any, marks[1:]))
-    assert (pictures[1:] == 255).all()
+    table = in9.worst_backgrounds(study, torch.zeros(4, 4).bool())
+    pictures, rows, columns, marks, absent = table
+    assert fits((pictures, rows, columns), marks, absent=absent) and pictures.shape[:2] == (4, 4)
+    assert set(columns) == {"fools 0 %"} and not any(map(any, marks[1:]))
+    assert set(marks[0]) == {"mostly called nothing"}
+    assert absent[1:].all() and (pictures[1:] == 255).all()
 
 
 def test_every_category_has_a_row_of_examples_or_empty_frames(hand):
@@ -793,6 +901,141 @@ def test_of_two_classes_three_images_each_are_shown_in_all_variants(hand):
     assert torch.equal(pictures[:, 0], study.test["original"].images[[1, 3, 0, 2]])
 
 
+# ---- planted shortcuts by hand
+
+OWN_ROWS = [1, 3]  # of LABELS, the images of the marked class
+TAUGHT = {MARKED: [0.9, 0.8], SMALL: [0.5, 0.5]}  # scores of two marked images, by kind
+CONTROLS = {  # of three networks that saw no marks
+    MARKED: ([0.1, 0.85], [0.1, 0.2], [0.95, 0.95]),
+    SMALL: ([0.5, 0.6], [0.4, 0.5], [0.5, 0.6]),
+}
+APART = {  # how often the first score is the higher one
+    MARKED: [3 / 4, 1, 0],
+    SMALL: [1 / 4, 3 / 4, 1 / 4],
+    "controls among themselves": [3.5 / 4, 2 / 4, 0.5 / 4],  # by the small mark
+}
+SAID = {  # of both kinds' networks and of the control, by test set
+    MARKED: {
+        "original": [1, -1, 1, 0],
+        f"{MARKED}: original": [1, 0, 1, 0],
+        f"{MARKED}: everywhere": [0, 0, 0, 0],
+    },
+    SMALL: {
+        "original": [0, 1, 1, 0],
+        f"{SMALL}: original": [0, 0, 1, 1],
+        f"{SMALL}: everywhere": [0, 0, 1, 0],
+    },
+    "original": {
+        "original": [1, 0, 0, 0],
+        f"{MARKED}: original": [1, 1, 1, 1],
+        f"{MARKED}: everywhere": [1, 1, 0, 0],
+        f"{SMALL}: original": [1, 0, 1, 1],
+        f"{SMALL}: everywhere": [1, 0, 1, 1],
+    },
+}
+WITH_MAPS = [name for name in planted_shortcut.METHODS if "No-FG" not in name][1:]
+
+
+def looked_for(scores: list[float], brightness: int) -> Result:
+    """As `look_for_mark` has it, every map as bright everywhere, a step brighter each."""
+    tensors = {name: torch.tensor(scores) for name in planted_shortcut.METHODS}
+    for step, name in enumerate(WITH_MAPS):
+        tensors[f"map: {name}"] = torch.full((2, 64, 64), brightness + step, dtype=torch.uint8)
+    tensors["painted"] = torch.full((8, 3, 64, 64), brightness, dtype=torch.uint8)
+    return Result("", tensors, {}, {})
+
+
+def planted_by_hand(controls: int) -> tuple[Study, in9.Planted]:
+    shape = (4, 3, 64, 64)
+    images = ImageSet(torch.zeros(shape, dtype=torch.uint8), torch.tensor(LABELS), ("ant", "bee"))
+    shown = {
+        kind: torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(shape) + 100 * (1 + k)
+        for k, kind in enumerate(KINDS)
+    }
+    tests = {kind: {"original": replace(images, images=shown[kind])} for kind in KINDS}
+    plans = {Network(kind): ("", kind) for kind in KINDS}
+    plans |= {Network(seed=seed): ("", *KINDS) for seed in range(controls)}
+    study, found = by_hand(plans=plans, tests={"": {"original": images}} | tests), {}
+    for network in plans:
+        marks = {
+            kind: looked_for(CONTROLS[kind][network.seed], 150 + 20 * network.seed + 10 * step)
+            if network.on == "original"
+            else looked_for(TAUGHT[kind], 50 * step)
+            for step, kind in enumerate(KINDS)
+            if kind in plans[network]
+        }
+        # controls of other seeds say something else, which no table of behaviour asks
+        said = SAID[network.on] if not network.seed else SAID["original"] | {"original": [1] * 4}
+        found[network] = known(network, said, marks=marks)
+    return study, in9.planted(study, found)
+
+
+@pytest.fixture(scope="module")
+def marks_by_hand() -> tuple[Study, in9.Planted]:
+    return planted_by_hand(controls=3)
+
+
+def test_what_marks_did_to_each_network_by_hand(marks_by_hand):
+    _, made = marks_by_hand
+    rows = [
+        "accuracy, no marks", "accuracy, contaminated test",
+        "class named: own, unmarked", "class named: own, marked",
+        "class named: others, unmarked", "class named: others, marked",
+    ]  # fmt: skip
+    expected = {
+        (MARKED, "taught"): [75, 100, 50, 100, 0, 100],
+        (MARKED, "control"): [75, 50, 100, 50, 50, 50],
+        (SMALL, "taught"): [50, 50, 50, 100, 50, 50],
+        (SMALL, "control"): [75, 75, 100, 50, 50, 0],
+    }
+    assert made.behaviour.to_dict("list") == expected
+    assert made.behaviour.columns.tolist() == list(expected)
+    assert made.behaviour.index.tolist() == rows
+    assert made.turned == {MARKED: 100 - 50, SMALL: 50 - 0}
+
+
+def test_methods_are_compared_for_each_mark(marks_by_hand):
+    _, made = marks_by_hand
+    methods = list(planted_shortcut.METHODS)
+    assert list(made.methods) == list(KINDS)
+    for kind, area in (MARKED, 100 / 64**2), (SMALL, 64 / 64**2):
+        table = made.methods[kind]
+        assert table.index.tolist() == methods
+        assert table["taught"].tolist() == pytest.approx([np.mean(TAUGHT[kind])] * 6)
+        assert table["controls"].tolist() == pytest.approx([np.mean(CONTROLS[kind])] * 6)
+        assert table["by area"].dropna().tolist() == [area] * 4
+        assert (table["told apart, least"] == min(APART[kind])).all()
+        assert (table["told apart, most"] == max(APART[kind])).all()
+    assert made.certainty == dict.fromkeys(methods, APART)
+
+
+def test_one_control_has_none_to_be_compared_with():
+    made = planted_by_hand(controls=1)[1]
+    for row in made.certainty.values():
+        assert row == {MARKED: APART[MARKED][:1], SMALL: APART[SMALL][:1]}
+
+
+def test_pictures_are_of_the_large_mark(marks_by_hand):
+    study, made = marks_by_hand
+    pictures, rows, columns = table = made.pictures
+    assert fits(table) and columns == ["", ""]  # as many as there are images of the class
+    assert rows[0] == "marked image"
+    images = study.tests[MARKED]["original"].images[OWN_ROWS]
+    assert torch.equal(pictures[0], images)
+    for step, name in enumerate(WITH_MAPS):
+        for who, brightness in ("taught", 0), ("control", 150):
+            maps = torch.full((2, 64, 64), (brightness + step) / 255)
+            shown = pictures[rows.index(f"{name.split(': ')[-1]}, {who}")]
+            assert torch.equal(shown, figures.heated(images, maps)), (name, who)
+    for who, brightness in ("taught", 0), ("control", 150):
+        assert (pictures[rows.index(f"painted picture, {who}")] == brightness).all()
+    assert len(rows) == 1 + 2 * len(WITH_MAPS) + 2
+
+
+def test_no_shortcut_is_planted_among_photographs(hand):
+    assert in9.planted(*hand) is None
+
+
 # ---- the demo
 
 
@@ -805,11 +1048,11 @@ class Ran:
 
 
 def course_in(root: Path, **changed) -> Course:
-    """The demo at 32 px on few scenes, with two seeds and two epochs."""
+    """The demo at 36 px, where marks differ by two, on few scenes with two seeds and epochs."""
     demo = PROFILES["demo"]
     ours = replace(
         demo.imagenet9,
-        size=32,
+        size=36,
         recipe=RECIPE,
         seeds=2,
         others=demo.imagenet9.others[:1],
@@ -819,11 +1062,11 @@ def course_in(root: Path, **changed) -> Course:
         foregrounds=18,
         backgrounds=9,
         explained=9,
-        masked=4,
+        masked=2,
         ties=(0.0, 1.0),
     )
-    first = replace(demo.backgrounds, size=32, recipe=RECIPE, seeds=2)
-    sizes = {"size": 32, "train": 72, "validation": 36, "test": 72}
+    first = replace(demo.backgrounds, size=36, recipe=RECIPE, seeds=2)
+    sizes = {"size": 36, "train": 54, "validation": 36, "test": 54}
     profile = replace(demo, imagenet9=ours, backgrounds=first, **(sizes | changed))
     return Course(profile, "04_imagenet9", CPU, root, None, None)
 
@@ -835,9 +1078,7 @@ def written(root: Path) -> dict[Path, int]:
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     course = course_in(tmp_path_factory.mktemp("demo"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel, "cpu_count", lambda: 1)
-        patch.setattr(crisp_masks, "crisp_masks", FEW_STEPS)
+    with in_this_process():
         study = assemble(course)
         found = study.run()
     return Ran(course, study, found, written(course.store.root))
@@ -862,19 +1103,26 @@ def test_every_network_answers_for_every_image_it_is_asked_about(ran):
             assert 0 <= said.min() <= said.max() < len(images.class_names)
         assert (studied.search is not None) == (network in study.attacked)
         assert set(studied.maps) == (set(METHODS) if network in study.explained else set())
-        assert (studied.mark is not None) == (network in (FIRST, Network(MARKED)))
+        looked = dict.fromkeys((FIRST, Network(seed=1)), KINDS)  # the controls
+        looked |= {Network(kind): (kind,) for kind in KINDS}
+        assert tuple(studied.marks) == looked.get(network, ())
 
 
 def test_the_plan_of_the_demo(ran):
     plans = ran.study.plans
     seeded = ("original", "only_bg_t", "only_fg", "mixed_rand", AUGMENTED)
-    once = ("mixed_same", "mixed_next", "no_fg", "only_bg_b", "noise", "mixed", MARKED)
+    once = ("mixed_same", "mixed_next", "no_fg", "only_bg_b", "noise", "mixed", *KINDS)
     expected = {Network(on, seed) for on in seeded for seed in (0, 1)}
     expected |= {Network(on) for on in once} | {Network(title="AlexNet")}
     expected |= {Network(tie=tie) for tie in (0.0, 1.0)}
     expected |= {Network(PRETRAINED, 0, t, None, e) for t in ("AlexNet", "VGG") for e in (1, None)}
     assert set(plans) == expected
-    assert plans[Network(tie=0.0)] == ("tie 0",) and plans[FIRST] == ("", MARKED)
+    assert plans[Network(tie=0.0)] == ("tie 0",) and plans[FIRST] == ("", MARKED, SMALL)
+    assert all(plans[Network(kind)] == ("", kind) for kind in KINDS)
+    assert plans[Network(seed=1)] == ("draw 1", MARKED, SMALL)
+    assert {plans[n] for n in plans if n.seed and n.on != "original"} == {("draw 1",)}
+    usual = [n for n in plans if not n.seed and n.tie is None and n.on not in KINDS]
+    assert {plans[n] for n in usual if n != FIRST} == {("",)}
     attacked = set(ran.study.attacked)
     assert {n for n in expected if n.seed and n in attacked} == {
         Network(on, 1) for on in ("original", "mixed_rand", AUGMENTED)
@@ -882,7 +1130,7 @@ def test_the_plan_of_the_demo(ran):
     assert {n for n in expected if n.title and n in attacked} == {
         Network(title="AlexNet"), Network(PRETRAINED, 0, "AlexNet"), Network(PRETRAINED, 0, "VGG"),
     }  # fmt: skip
-    tested = ("only_bg_t", "only_bg_b", "no_fg", "mixed_same", "mixed_next", MARKED)
+    tested = ("only_bg_t", "only_bg_b", "no_fg", "mixed_same", "mixed_next", *KINDS)
     others = {n for n in expected if not n.title and n not in attacked and not n.seed}
     assert others == {Network(on) for on in tested}
 
@@ -896,6 +1144,7 @@ def test_predictions_are_those_of_the_networks(ran):
         names = {"": study.budget.architecture, "AlexNet": "slim_alexnet", "VGG": "slim_vgg6"}
         model = models.build(names[network.title], 18 if network.on == PRETRAINED else 9, seed=0)
         model.load_state_dict(studied.made.tensors)
+        assert same(in9.model(study, network).state_dict(), model.state_dict())
         images = study.tests[study.plans[network][0]]["mixed_rand"]
         said = training.predict(model, images).argmax(1)
         if network.on == PRETRAINED:  # classes go by two into a superclass
@@ -925,6 +1174,18 @@ def test_rows_of_all_variants_are_the_same_objects(ran):
     assert set(ran.study.tests["tie 0"]) == {"original", "only_bg_t", "mixed_same", "mixed_rand"}
 
 
+def test_each_seed_has_its_own_draw_of_backgrounds(ran):
+    main, other = ran.study.test, ran.study.tests["draw 1"]
+    assert list(main) == list(other)
+    built = backgrounds.variants(main["original"], seed=1).sets
+    for name in VARIANTS:
+        if name.startswith("mixed"):
+            assert torch.equal(other[name].images, built[name].images)
+            assert not torch.equal(other[name].images, main[name].images)
+        else:
+            assert other[name] is main[name]  # once in memory
+
+
 def test_no_test_image_and_no_background_of_one_was_trained_on(ran):
     course, study = ran.course, ran.study
     train, nine = course.images("train"), study.train.class_names
@@ -936,8 +1197,8 @@ def test_no_test_image_and_no_background_of_one_was_trained_on(ran):
             assert not seen & pictures_of(images), (place, name)
     drawn = in9._even(course.images("test").only(nine), study.budget.judged)
     behind = backgrounds.tiled(drawn)[0]
-    for name in ("mixed_same", "mixed_rand", "mixed_next"):
-        images = study.test[name]
+    mixed = ("mixed_same", "mixed_rand", "mixed_next")
+    for images in (study.tests[place][name] for place in ("", "draw 1") for name in mixed):
         for picture, mask in zip(images.images, study.test["original"].masks, strict=True):
             fits = (behind[:, :, ~mask] == picture[:, ~mask]).all(2).all(1)
             assert fits.sum() == 1  # the background of exactly one test image
@@ -956,19 +1217,45 @@ def test_worlds_of_other_ties_have_the_same_objects(ran):
         assert home.all() if tie == 1 else home.double().mean() < 0.5
 
 
-def test_marks_are_on_one_class_of_the_test_images_or_on_all(ran):
+@OF_KINDS
+def test_marks_are_on_one_class_of_the_test_images_or_on_all(ran, kind):
     study = ran.study
-    first, sets = study.test["original"], study.tests[MARKED]
+    first, sets = study.test["original"], study.tests[kind]
     own = first.labels == planted_shortcut.CLASS
-    everywhere, where = planted_shortcut.marked(first)
+    everywhere, where = planted_shortcut.marked(first, kind)
     assert torch.equal(sets["everywhere"].images, everywhere.images)
+    assert where.sum((1, 2)).tolist() == [{MARKED: 36, SMALL: 16}[kind]] * len(first)
     rows = [first.ids.index(name) for name in sets["original"].ids]
     for name in ("original", "no_fg", "mixed_rand"):
         there = (sets[name].images == everywhere.images[rows]) | ~where[rows][:, None]
         marked = there.flatten(1).all(1)
         if name != "mixed_rand":
             assert torch.equal(marked, own[rows])
-    assert torch.equal(sets["original"].images[~own[rows]], first.images[rows][~own[rows]])
+    changed = (sets["original"].images != first.images[rows]).any(1)
+    assert not changed[~own[rows]].any() and not (changed & ~where[rows]).any()
+
+
+@OF_KINDS
+def test_marks_are_looked_for_in_the_marked_images_of_the_class(ran, kind):
+    study, sets = ran.study, ran.study.tests[kind]
+    own = sets["original"].labels == planted_shortcut.CLASS
+    images, (_, marks) = sets["original"][own], planted_shortcut.marked(sets["original"][own], kind)
+    for network in (FIRST, Network(seed=1), Network(kind)):
+        studied = ran.found[network]
+        tensors, made = studied.marks[kind].tensors, studied.marks[kind].made
+        assert made["config"]["kind"] == kind and made["config"]["masked"] == 2
+        assert made["inputs"]["network"] == studied.made.key
+        named = studied.predicted[f"{kind}: no_fg"][own] == planted_shortcut.CLASS
+        assert torch.equal(tensors["paper 4: No-FG"], named.float())
+        model = in9.model(study, network)
+        maps = saliency.input_gradient(model, images.to_float(), images.labels)
+        shares = saliency.energy_inside(maps, marks)
+        assert tensors["input gradient"].tolist() == pytest.approx(shares.tolist(), abs=1e-3)
+        likeness = planted_shortcut.likeness(
+            tensors["painted"].float() / 255, planted_shortcut.pattern(36, kind)
+        )
+        scores = tensors["paper 1: painted picture"].tolist()
+        assert scores == pytest.approx(likeness.tolist(), abs=0.03) and len(scores) == 8
 
 
 def test_paper_ones_networks_are_not_trained_again(ran, monkeypatch):
@@ -1008,7 +1295,7 @@ def test_networks_for_all_classes_are_those_of_papers_two_and_three(ran, monkeyp
 def test_each_network_learns_from_its_own_images(ran):
     study = ran.study
     made = records(study.root, "fit_on")
-    assert len(made) == 2 * 3 + 4 + 1 + 1 + 2  # seeds, variants, AlexNet, marked, ties
+    assert len(made) == 2 * 3 + 4 + 1 + 2 + 2  # seeds, variants, AlexNet, marks, ties
     for network, studied in ran.found.items():
         if studied.made.key not in made:
             continue
@@ -1024,13 +1311,25 @@ def test_each_network_learns_from_its_own_images(ran):
     assert in9.trained_with(study, ran.found)["Original + Mixed-Rand"] == 2 * len(study.train)
 
 
-def test_another_mark_is_learned_by_another_network(ran, monkeypatch):
+@OF_KINDS
+def test_another_mark_is_learned_by_another_network(ran, monkeypatch, kind):
     """What is painted over the images is not in their key."""
-    network, store = Network(MARKED), Store(ran.study.root)
-    assert in9._made(ran.study, network, store.recall).key == ran.found[network].made.key
-    monkeypatch.setattr(planted_shortcut, "_SIDE", 16)
-    with pytest.raises(LookupError):
-        in9._made(ran.study, network, store.recall)
+    network, store = Network(kind), Store(ran.study.root)
+    other = Network(SMALL if kind == MARKED else MARKED)
+    asked = {n: partial(in9._made, ran.study, n, store.recall) for n in (network, other)}
+    assert asked[network]().key == ran.found[network].made.key != ran.found[other].made.key
+    with monkeypatch.context() as patch:
+        patch.setitem(planted_shortcut.SIDES, kind, 16)
+        with pytest.raises(LookupError):
+            asked[network]()
+        assert asked[other]().key == ran.found[other].made.key
+    for name in ("_CORNER", "CLASS"):
+        with monkeypatch.context() as patch:
+            patch.setattr(planted_shortcut, name, 5)
+            for ask in asked.values():
+                with pytest.raises(LookupError):
+                    ask()
+    assert asked[network]().key == ran.found[network].made.key
 
 
 def test_a_second_run_computes_and_writes_nothing(ran, monkeypatch):
@@ -1069,7 +1368,10 @@ def test_an_interrupted_study_ends_as_an_uninterrupted_one(ran, tmp_path, monkey
     assert {file: written(tmp_path)[file] for file in done} == done
     whole, resumed = contents(ran.study.root), contents(tmp_path)
     assert resumed == {name: whole[name] for name in resumed}  # bit for bit
-    assert len(resumed) > 6 + 7 + 5
+    assert Counter(name.split("/")[0] for name in resumed) == {
+        "fit_variant": 1, "fit_on": 4, "fit_network": 1, "classify_variants": 10,
+        "attack": 4, "explain": 2, "look_for_mark": 3,
+    }  # fmt: skip
     for network in plans:
         assert same(found[network].predicted, ran.found[network].predicted)
 
@@ -1077,6 +1379,7 @@ def test_an_interrupted_study_ends_as_an_uninterrupted_one(ran, tmp_path, monkey
 def test_the_study_can_go_to_another_process(ran):
     study = pickle.loads(pickle.dumps(ran.study))
     assert study.plans == ran.study.plans and study.train.key == ran.study.train.key
+    assert study.tests["draw 1"]["original"] is study.test["original"]
     store = Store(study.root)
     again = in9._one(study, FIRST, store.recall)
     assert same(again.predicted, ran.found[FIRST].predicted)
@@ -1090,26 +1393,30 @@ def test_a_limit_makes_the_study_smaller(ran, tmp_path):
     few.limit = 36
     study, usual = assemble(few), ran.study.budget
     assert study.budget == replace(usual, judged=36, masked=36, ties=())
-    assert len(study.test["original"]) == 18 < len(ran.study.test["original"]) == 36
-    assert len(study.train) == 18 and not study.worlds
+    assert len(study.test["original"]) == 18 < len(ran.study.test["original"]) == 27
+    assert len(study.train) == 18 < len(ran.study.train) and not study.worlds
     assert set(study.plans) == {n for n in ran.study.plans if n.tie is None}
 
 
 def test_a_quick_look_at_the_planted_shortcut_has_what_there_is(ran):
-    """Three images of the marked class, two of them with crisp masks."""
-    study, sets, found = ran.study, {}, dict(ran.found)
-    for name, images in study.tests[MARKED].items():
-        own = torch.nonzero(images.labels == planted_shortcut.CLASS)[3:, 0]
-        sets[name] = images[[k for k in range(len(images)) if k not in own]]
-    for network in (FIRST, Network(MARKED)):
-        tensors = dict(found[network].mark.tensors)
-        for name in tensors:
-            if "painted" not in name:
-                tensors[name] = tensors[name][: 2 if "crisp" in name else 3]
-        mark = replace(found[network].mark, tensors=tensors)
-        found[network] = replace(found[network], mark=mark)
-    made = in9.planted(replace(study, tests=study.tests | {MARKED: sets}), found)
-    assert fits(made.pictures) and made.methods["images"].tolist() == [8, 2, 3, 3, 3, 3]
+    """Two images of the marked class, one of them with crisp masks."""
+    study, tests, found = ran.study, {}, dict(ran.found)
+    for kind in KINDS:
+        tests[kind] = {}
+        for name, images in study.tests[kind].items():
+            own = torch.nonzero(images.labels == planted_shortcut.CLASS)[2:, 0]
+            tests[kind][name] = images[[k for k in range(len(images)) if k not in own]]
+        for network in (FIRST, Network(seed=1), Network(kind)):
+            tensors = {
+                name: values if "painted" in name else values[: 1 if "crisp" in name else 2]
+                for name, values in found[network].marks[kind].tensors.items()
+            }
+            few = replace(found[network].marks[kind], tensors=tensors)
+            found[network] = replace(found[network], marks=found[network].marks | {kind: few})
+    made = in9.planted(replace(study, tests=study.tests | tests), found)
+    assert fits(made.pictures) and len(made.pictures[2]) == 1
+    for kind in KINDS:
+        assert made.methods[kind]["images"].tolist() == [8, 1, 2, 2, 2, 2]
 
 
 def test_a_profile_without_this_study_is_refused(tmp_path):
@@ -1124,9 +1431,9 @@ def test_every_claim_of_the_demo_has_numbers_or_a_reason(ran, tmp_path):
     verdicts = answered(asked, tmp_path)
     assert len(measured(asked, "bg-gap")) == 2
     assert len(measured(asked, "adversarial-backgrounds")) == 18
-    assert sum(verdict == "not testable here" for verdict in verdicts.values()) <= 5
-    for name in ("original", "mixed-same", "mixed-rand"):  # "AlexNet" and "VGG" on scenes
-        assert verdicts[f"p4-resnet50-{name}"] == "not testable here"
+    untested = {name for name, verdict in verdicts.items() if verdict == "not testable here"}
+    released = {f"p4-resnet50-{name}" for name in ("original", "mixed-same", "mixed-rand")}
+    assert untested == released | set(IMAGENET_ONLY)  # "AlexNet" and "VGG" on scenes
 
 
 def test_tables_of_the_demo(ran):
@@ -1142,8 +1449,13 @@ def test_tables_of_the_demo(ran):
     kinds = [("trained here", "slim_resnet10"), ("trained here", "AlexNet")]
     kinds += [("pretrained", "AlexNet"), ("pretrained", "VGG")]
     assert sorted(table.index) == sorted(kinds) and table["own task"].notna().sum() == 2
-    assert len(in9.big_table(study, found, MARKED)) == 1
-    assert not any(len(in9.big_table(study, found, p)) for p in ("tie 0", "own task"))
+    assert not any(column.startswith("paper: ") for column in table)  # of slim namesakes
+    assert set(VARIANTS.values()) < set(table)
+    places = ("tie 0", "own task", "draw 1", *KINDS)
+    assert not any(len(in9.big_table(study, found, place)) for place in places)
+    learned = in9.trained_with(study, found)
+    for kind in ("Original, a large mark on one class", "Original, a small mark on one class"):
+        assert learned[kind] == len(study.train)
     assert list(in9.ties(study, found, 0.5).index) == [0, 0.5, 1]
     assert "Original, tie 0" in in9.vulnerable(study, found).index
     context = in9.context(study, found)
@@ -1182,8 +1494,15 @@ def test_adversarial_search_agrees_with_every_background(ran):
     wrong = in9.every_background(study)
     assert wrong.shape == (18, 9)
     assert torch.equal(wrong.any(1), ran.found[FIRST].search.vulnerable)
+    of_id = dict(zip(study.test["original"].ids, ran.found[FIRST].right("original"), strict=True))
+    right = torch.tensor([of_id[name] for name in images.ids])
+    row = in9.vulnerable(study, ran.found).loc["Original"]
+    expected = 100 * wrong[right].any(1).double().mean().item()
+    assert row["fooled of the right"] == pytest.approx(expected, nan_ok=True)
     with pytest.raises(LookupError):
         in9.every_background(replace(study, root=study.root / "nothing here"))
+    with pytest.raises(LookupError):
+        in9.model(replace(study, root=study.root / "nothing here"), FIRST)
     exhaustive = [r for r in records(study.root, "attack").values() if r["config"]["exhaustive"]]
     assert len(exhaustive) == 1
 
@@ -1197,17 +1516,17 @@ def test_pictures_of_the_demo_can_be_drawn(ran):
         shown = {picture.numpy().tobytes() for picture in pictures[:, column]}
         assert shown <= pictures_of(study.test[name])
     worst = in9.worst_backgrounds(study, in9.every_background(study))
-    assert fits(worst[:3], worst[3]) and worst[0].shape[:2] == (4, 8)
+    assert fits(worst[:3], worst[3], absent=worst[4]) and worst[0].shape[:2] == (4, 6)
     rows = in9.saliency_rows(study)
     explained = in9.explained_images(study)
     assert explained.labels[rows].tolist() == [0, 1, 2, 3, 4, 5]
-    pictures, titles, columns = table = in9.saliency_pictures(study, found, rows)
-    assert fits(table) and len(columns) == 7
+    pictures, names, titles = table = in9.saliency_pictures(study, found, rows)
+    assert fits(table) and len(names) == 7
     assert titles == list(study.class_titles[:6])
-    assert torch.equal(pictures[:, 0], explained.images[rows])
+    assert torch.equal(pictures[0], explained.images[rows])
     maps_of = found[Network("mixed_rand")].maps["backtracking"][rows].float() / 255
     heat = figures.heated(explained.images[rows], maps_of)
-    assert torch.equal(pictures[:, columns.index("Mixed-Rand: backtracking")], heat)
+    assert torch.equal(pictures[names.index("backtracking, Mixed-Rand")], heat)
     examples = in9.category_pictures(study, found[FIRST])
     assert fits(examples[:3], examples[3], absent=examples[4])
     assert examples[0].shape[:2] == (7, 9)
@@ -1217,24 +1536,30 @@ def test_the_planted_shortcut_of_the_demo(ran):
     study, found = ran.study, ran.found
     made = in9.planted(study, found)
     pictures, rows, columns = made.pictures
-    assert fits(made.pictures) and len(rows) == 4 and len(columns) == 1 + 4 * 2 + 2
+    assert fits(made.pictures) and len(columns) == 2 and len(rows) == 1 + 4 * 2 + 2
     own = study.tests[MARKED]["original"].of_class(study.train.class_names[0])
-    assert torch.equal(pictures[:, 0], own.images[:4])
-    painted = found[Network(MARKED)].mark.tensors["painted"]
-    assert torch.equal(pictures[:, columns.index("painted: saw marks")], painted[:4])
-    assert list(made.methods.index) == list(planted_shortcut.METHODS)
-    area = planted_shortcut.pattern(32).shape[1] ** 2 / 32**2
-    assert made.methods["by area"].dropna().unique().tolist() == [area]
-    assert made.methods["images"].tolist() == [8, 4, 4, 4, 4, 4]
-    behaviour = made.behaviour
-    assert list(behaviour.columns) == ["network that saw marks", "control"]
-    studied, labels = found[Network(MARKED)], study.test["original"].labels
-    called = studied.predicted["marked: everywhere"] == 0
-    for row, chosen in (("own, marked", labels == 0), ("others, marked", labels != 0)):
-        share = 100 * called[chosen].double().mean().item()
-        assert behaviour.loc[f"class named: {row}"].iloc[0] == pytest.approx(share)
-    turned = behaviour.loc["class named: others, marked"]
-    assert made.learned == bool(turned.iloc[0] > turned.iloc[1] + 10)
+    assert torch.equal(pictures[0], own.images[:2])
+    painted = found[Network(MARKED)].marks[MARKED].tensors["painted"]
+    assert torch.equal(pictures[rows.index("painted picture, taught")], painted[:2])
+    for kind, side in (MARKED, 6), (SMALL, 4):
+        table = made.methods[kind]
+        assert list(table.index) == list(planted_shortcut.METHODS)
+        assert table["by area"].dropna().unique().tolist() == [side**2 / 36**2]
+        assert table["images"].tolist() == [8, 2, 3, 3, 3, 3]
+        control, labels = found[FIRST], study.test["original"].labels
+        for who, studied in ("taught", found[Network(kind)]), ("control", control):
+            called = studied.predicted[f"{kind}: everywhere"] == 0
+            for row, chosen in (("own, marked", labels == 0), ("others, marked", labels != 0)):
+                share = 100 * called[chosen].double().mean().item()
+                got = made.behaviour.loc[f"class named: {row}", (kind, who)]
+                assert got == pytest.approx(share)
+        scores = [found[n].marks[kind] for n in (Network(kind), FIRST, Network(seed=1))]
+        for method in planted_shortcut.METHODS:
+            first, *others = (result.tensors[method].double().numpy() for result in scores)
+            apart = [planted_shortcut.certainty(first, other) for other in others]
+            assert made.certainty[method][kind] == apart
+        turned = made.behaviour.loc["class named: others, marked", kind]
+        assert made.turned[kind] == pytest.approx(turned["taught"] - turned["control"])
 
 
 # ---- photographs
@@ -1310,9 +1635,8 @@ def data(tmp_path_factory) -> Path:
 def two_classes(data, tmp_path_factory):
     """The photos profile, assembled."""
     course = photo_course(data, tmp_path_factory.mktemp("photos"))
-    with pytest.MonkeyPatch.context() as patch:
+    with in_this_process() as patch:
         patch.setattr(Course, "pretrained", hand_out)
-        patch.setattr(parallel, "cpu_count", lambda: 1)
         return course, assemble(course)
 
 
@@ -1339,7 +1663,7 @@ def test_photographs_are_dogs_and_cats_and_two_more_collections(two_classes):
     assert len(study.tests["ImageNet-9"]["original"]) == 9
     overview = in9.overview(study)
     assert overview["classes"].tolist() == [2, 2, 2, 9]
-    assert overview["chance, %"].tolist() == pytest.approx([50, 50, 100 / 9, 100 / 9])
+    assert overview["chance, %"].tolist() == [50, 50, 11.1, 11.1]
 
 
 def test_masks_by_grabcut_are_a_collection_of_their_own(two_classes):
@@ -1385,8 +1709,7 @@ def learned(two_classes):
     course, study = two_classes
     own = {n: places for n, places in study.plans.items() if n.on != PRETRAINED}
     study = replace(study, plans=own)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel, "cpu_count", lambda: 1)
+    with in_this_process():
         return course, study, study.run()
 
 
@@ -1404,10 +1727,21 @@ def test_new_last_layers_learn_from_each_variant(learned):
             *VARIANTS,
             *(f"masks by GrabCut: {name}" for name in VARIANTS),
         }
+    # what their backbone sees of both collections is asked once for all of them
+    seen = records(study.root, "embed_variants")
+    shown = [{v: images.key for v, images in study.tests[p].items()} for p in study.plans[FIRST]]
+    assert len(seen) <= 2 and not records(study.root, "classify_variants")
+    assert all(keys in [r["inputs"] for r in seen.values()] for keys in shown)
+    for network in (FIRST, Network("no_fg")):
+        studied = found[network]
+        model = models.with_last_layer(study.loaded["slim"].model, **studied.made.tensors)
+        cut = study.tests["masks by GrabCut"]["only_bg_t"]
+        for name, images in ("mixed_next", study.test["mixed_next"]), (
+            "masks by GrabCut: only_bg_t", cut,
+        ):  # fmt: skip
+            said = training.predict(model, images).argmax(1)
+            assert torch.equal(studied.predicted[name], said)
     first = found[FIRST]
-    model = models.with_last_layer(study.loaded["slim"].model, **first.made.tensors)
-    said = training.predict(model, study.test["mixed_next"]).argmax(1)
-    assert torch.equal(first.predicted["mixed_next"], said)
     assert first.accuracy("original") > 90  # red cats before cyan, blue dogs before yellow
     before = study.loaded["slim"].model[-1][-1].weight
     assert torch.equal(before, thousand_ways(2).model[-1][-1].weight)  # the backbone stays
@@ -1424,7 +1758,7 @@ def test_tables_and_pictures_of_photographs(learned, tmp_path):
     assert in9.every_background(study).shape == (6, 6)
     assert fits(in9.eight(study)) and in9.eight(study)[0].shape[:2] == (6, 8)
     table = in9.saliency_pictures(study, found, in9.saliency_rows(study))
-    assert fits(table) and table[1] == ["dog", "carnivore (cat)"]
+    assert fits(table) and table[2] == ["dog", "carnivore (cat)"]
     assert in9.trained_with(study, found)["Original + Mixed-Rand"] == 26
 
 
@@ -1461,6 +1795,25 @@ def test_without_other_collections_the_two_classes_are_left(data, tmp_path, weig
         why = overview.loc[name, "left out"]
         assert overview.loc[name, "test sets"] == 0
         assert name in why and "not under" in why
+
+
+def test_a_list_of_other_classes_than_imagenets_is_refused(data, tmp_path, weights):
+    (tmp_path / "VOCdevkit").symlink_to(data / "VOCdevkit")
+    shutil.copytree(data / "imagenet", tmp_path / "imagenet")
+    wnids = tmp_path / "imagenet" / "wnids.txt"
+    wnids.write_text("\n".join(wnids.read_text().splitlines()[:999]))
+    with pytest.raises(ValueError, match="imagenet lists 999 classes.* 1,000 lines"):
+        assemble(photo_course(tmp_path, tmp_path / "results"))
+
+
+def test_without_voc_the_release_does_for_pretrained_networks(data, tmp_path, weights):
+    (tmp_path / "bg_challenge").symlink_to(data / "bg_challenge")
+    study = assemble(photo_course(tmp_path, tmp_path / "results"))
+    assert study.class_titles == photos.IN9_CLASSES and list(study.tests) == [""]
+    assert set(study.plans) == {Network(PRETRAINED, 0, title) for title in TITLES}
+    dogs = replace(study, plans={Network(PRETRAINED, 0, "dogs only"): ("",)}).run()
+    (studied,) = dogs.values()
+    assert (studied.predicted["mixed_rand"] == 0).all() and studied.search is not None
 
 
 def test_photographs_that_are_missing_are_asked_for(tmp_path, weights):
@@ -1507,9 +1860,8 @@ def archives(data, tmp_path_factory):
     for variant in (*VARIANTS, "fg_mask"):
         home = root / "bg_challenge" / variant
         shutil.copytree(home / "val", home / "train")
-    with pytest.MonkeyPatch.context() as patch:
+    with in_this_process() as patch:
         patch.setattr(Course, "pretrained", hand_out)
-        patch.setattr(parallel, "cpu_count", lambda: 1)
         course = photo_course(root, tmp_path_factory.mktemp("paper"), "paper")
         study = assemble(course)
         return course, study, study.run()
