@@ -994,8 +994,8 @@ def changes(
 
 def vulnerable(study: Study, found: Mapping[Network, Studied]) -> pd.DataFrame:
     """Foregrounds with an adversarial background: share in percent with its interval over the
-    foregrounds, challenge accuracy, how many are already wrong on the background they were
-    photographed on, and composites looked at as a share of all there are."""
+    foregrounds, challenge accuracy, how many are already wrong as they are (Original), how many of
+    the others are fooled (NaN if there are none), and composites looked at as a share of all."""
     rows = {}
     for network in study.attacked:
         studied = found[network]
@@ -1163,7 +1163,8 @@ def slopes(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def slope(x: np.ndarray, y: np.ndarray) -> float:
-    """Of the least-squares line; 0 where a resample has one x only."""
+    """Of the least-squares line; 0 where a resample has one x only, which with very few networks
+    pulls the interval towards 0."""
     return float(np.polyfit(x, y, 1)[0]) if np.ptp(x) else 0.0
 
 
@@ -1426,7 +1427,8 @@ class Planted:
     behaviour: pd.DataFrame  # what accuracy shows, and what the shortcut does
     pictures: Table  # of the large mark
     methods: dict[str, pd.DataFrame]  # by kind of mark: who finds it, see `planted_shortcut.table`
-    certainty: dict[str, dict[str, list[float]]]  # by method and kind: against each control
+    # by method and kind: against each control; the controls among themselves on the small mark
+    certainty: dict[str, dict[str, list[float]]]
     turned: dict[str, float]  # by kind: others' images named so because of it, beyond the control
 
 

@@ -356,7 +356,9 @@ def count_forwards(model: nn.Module, here: Shown, wrong: Tensor, plan: Plan) -> 
         "32 at a time, in their own order": in_order(wrong, torch.arange(m), SCRIPT),
         "one at a time, in their own order": in_order(wrong, torch.arange(m)),
         "hindsight: by how many each fools": in_order(wrong, wrong.sum(0).argsort(descending=True)),
-        "hindsight: the best fixed order": in_order(wrong, greedy(wrong)),
+        "hindsight: the greedy fixed order, which knows all answers": in_order(
+            wrong, greedy(wrong)
+        ),
         "hindsight: the oracle": int(vulnerable.sum()) + int((~vulnerable).sum()) * m,
     }
     for size in plan.searched:
@@ -364,9 +366,9 @@ def count_forwards(model: nn.Module, here: Shown, wrong: Tensor, plan: Plan) -> 
         demand(torch.equal(search.vulnerable, vulnerable), f"batches of {size} find others")
         counted[f"ours, batches of {size}"] = search.forwards
     print("\nforwards")
-    best = counted["hindsight: the best fixed order"]
+    best = counted["hindsight: the greedy fixed order, which knows all answers"]
     for name, count in counted.items():
-        line = f"  {name:44s}{count:8,d}   {count / best:.2f} x the best fixed order"
+        line = f"  {name:44s}{count:8,d}   {count / best:.2f} x the greedy fixed order, which knows all answers"
         if name.startswith(OURS):
             line += f"; {GOAL_FORWARDS} is " + (
                 "reached" if count <= GOAL_FORWARDS * best else "missed"
