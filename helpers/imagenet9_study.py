@@ -1353,7 +1353,7 @@ def worst_backgrounds(study: Study, wrong: Bool[Tensor, "n m"], count: int = 6) 
         # spread over the classes, and other objects for every background
         some = own_rows[(torch.arange(few) * n // max(few, 1) + place) % max(n, 1)].tolist()
         column = [behind.images[background]]
-        marks[0].append(f"mostly called {most}")
+        marks[0].append(f"mostly {most}")
         absent[0].append(False)
         for turn in range(3):
             there = turn < len(some)

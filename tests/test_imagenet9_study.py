@@ -839,7 +839,7 @@ def test_the_worst_backgrounds_come_first(hand, by_table):
     assert fits((pictures, rows, columns), marks, absent=absent) and pictures.shape[:2] == (4, 3)
     # b, a and c are wrong on d, of which none is called a pet; on a it is c only
     assert columns == ["fools 100 %", "fools 75 %", "fools 25 %"]
-    assert marks[0] == ["mostly called pet", "mostly called insect", "mostly called pet"]
+    assert marks[0] == ["mostly pet", "mostly called insect", "mostly called pet"]
     images, behind = in9.adversarial_rows(study)
     assert images.ids == behind.ids == ("b", "d", "a", "c")
     for column, background in enumerate((3, 1, 2)):
@@ -859,7 +859,7 @@ def test_no_object_is_shown_twice_on_a_background(hand, by_table):
     wrong = torch.tensor([[0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]).bool()
     pictures, _, columns, marks, absent = in9.worst_backgrounds(study, wrong, count=1)
     assert columns == ["fools 25 %"]
-    assert [row[0] for row in marks] == ["mostly called insect", "called insect", "", ""]
+    assert [row[0] for row in marks] == ["mostly insect", "called insect", "", ""]
     assert absent[:, 0].tolist() == [False, False, True, True]
     assert (pictures[2:] == 255).all()
 
@@ -870,7 +870,7 @@ def test_backgrounds_that_fool_nobody_have_empty_cells(hand, by_table):
     pictures, rows, columns, marks, absent = table
     assert fits((pictures, rows, columns), marks, absent=absent) and pictures.shape[:2] == (4, 4)
     assert set(columns) == {"fools 0 %"} and not any(map(any, marks[1:]))
-    assert set(marks[0]) == {"mostly called nothing"}
+    assert set(marks[0]) == {"mostly nothing"}
     assert absent[1:].all() and (pictures[1:] == 255).all()
 
 
