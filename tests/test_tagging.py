@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers import widgets
-from helpers.widgets import TaggingSession, tagging, tags_of
+from helpers.widgets import people as widgets
+from helpers.widgets.people import TaggingSession, tagging, tags_of
 
 NAMES = ["robin", "jeans", "oboe"]
 CLASSES = [0, 0, 1]  # the oboe has no summary

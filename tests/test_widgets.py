@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import widgets
-from helpers.widgets import RatingSession, blind_rating
+from helpers.widgets import people as widgets
+from helpers.widgets.people import RatingSession, blind_rating
 
 CLASSES = ["cat", "dog", "Ente"]
 LABELS = [0, 1, 2, 0, 1, 2]

@@ -41,8 +41,9 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from helpers.durable import sync_folder
-from helpers.figures import INK, PALETTE, RULE, data_uri, embed
+from helpers.figures import PALETTE, data_uri, embed
 from helpers.summary_uses import disagreement, most_used
+from helpers.widgets.pieces import PAPER, bar, button, on_enter, table, wrapping
 
 ANONYMOUS = "anonymous"
 CANNOT_TELL = "cannot tell"
@@ -467,10 +468,6 @@ def _opened(picture: bytes | UInt8[np.ndarray, "_ _ 3"], number: int) -> Image.I
 _DOUBLE_CLICK = 0.25  # seconds; sooner than that nobody has looked at a picture
 _SHOWN = 288  # pixels: the side of the square that a picture fills
 _THUMB = 104
-_PAPER = (  # dark marks need white under them, whatever the page's theme
-    f"background:#fff;color:{INK};padding:10px 14px;border:1px solid {RULE};border-radius:6px;"
-    "overflow-x:auto"
-)
 
 
 class _Panel(ipywidgets.VBox):
@@ -503,10 +500,10 @@ class _Panel(ipywidgets.VBox):
             placeholder=ANONYMOUS,
             tooltip="Kept with your answers; the same name later goes on where you stopped",
         )
-        self.start = _button("Start", "Show the first picture", button_style="primary")
-        self.cannot_tell = _button(CANNOT_TELL, cannot_tell)
-        self.back = _button("Back", "Show the picture before again and change its answer")
-        self.next_person = _button("Next person", "Hand over; every answer so far is saved")
+        self.start = button("Start", "Show the first picture", button_style="primary")
+        self.cannot_tell = button(CANNOT_TELL, cannot_tell)
+        self.back = button("Back", "Show the picture before again and change its answer")
+        self.next_person = button("Next person", "Hand over; every answer so far is saved")
         self.results = ipywidgets.ToggleButton(description="Show the results", tooltip=results)
         self.results.layout.width = "auto"
         self.picture, self.progress, self.message, self.chart = (
@@ -517,20 +514,18 @@ class _Panel(ipywidgets.VBox):
                 ipywidgets.HTML(
                     f"<p style='max-width:44em;margin:0;line-height:1.5'>{welcome}</p>"
                 ),
-                ipywidgets.HBox([self.name, self.start], layout=_wrapping()),
+                ipywidgets.HBox([self.name, self.start], layout=wrapping()),
             ]
         )
         self.cannot_tell.layout.align_self = "flex-start"  # as wide as the other buttons
         right = ipywidgets.VBox([self.progress, *answering, self.cannot_tell])
         right.layout = ipywidgets.Layout(flex="1 1 16em", max_width="36em", grid_gap="6px")
-        self._asking = ipywidgets.Box([self.picture, right], layout=_wrapping(gap="16px"))
-        self._foot = ipywidgets.HBox(
-            [self.back, self.next_person, self.results], layout=_wrapping()
-        )
+        self._asking = ipywidgets.Box([self.picture, right], layout=wrapping(gap="16px"))
+        self._foot = ipywidgets.HBox([self.back, self.next_person, self.results], layout=wrapping())
         self.layout.grid_gap = "10px"
 
         self.start.on_click(lambda _: self._begin())
-        _on_enter(self.name, self._begin)
+        on_enter(self.name, self._begin)
         self.cannot_tell.on_click(lambda _: self._answer(None))
         self.back.on_click(lambda _: self._go_back())
         self.next_person.on_click(lambda _: self._greet())
@@ -603,7 +598,7 @@ class _Panel(ipywidgets.VBox):
         self.chart.value = ""
         if shown:
             solution = self._solution(session) if self._solved else ""
-            self.chart.value = f"<div style='{_PAPER}'>{self._results(session)}{solution}</div>"
+            self.chart.value = f"<div style='{PAPER}'>{self._results(session)}{solution}</div>"
         body = [self._welcome] if self._greeting else [self._asking] if asking else []
         foot = [self.results] if self._greeting else [self.back, self.next_person, self.results]
         # The same children are not sent again: the keyboard's focus stays on its button.
@@ -614,7 +609,7 @@ class _Panel(ipywidgets.VBox):
         """One line under the picture: what went wrong, thanks, or that it is better not to look."""
         session, shown = self.session, self.results.value
         if problem:
-            return f'<p role="alert" style="{_PAPER};margin:0">⚠ {escape(problem)}</p>'
+            return f'<p role="alert" style="{PAPER};margin:0">⚠ {escape(problem)}</p>'
         if not self._greeting and session.finished:
             rest = "" if shown else f" The results also show {self._rest}."
             return (
@@ -639,9 +634,9 @@ class BlindRating(_Panel):
         new_session: Callable[[str], RatingSession],
         session: RatingSession,
     ) -> None:
-        self.buttons = [_button(name, f"It shows: {name}") for name in session.class_names]
-        for choice, button in enumerate(self.buttons):
-            button.on_click(lambda _, choice=choice: self._answer(choice))
+        self.buttons = [button(name, f"It shows: {name}") for name in session.class_names]
+        for choice, offered in enumerate(self.buttons):
+            offered.on_click(lambda _, choice=choice: self._answer(choice))
         super().__init__(
             pictures,
             new_session,
@@ -649,7 +644,7 @@ class BlindRating(_Panel):
             welcome="<strong>What does a network think its classes look like?</strong> You will "
             f"see {len(pictures)} pictures, one at a time. Each was made by a network to show one "
             "class; which network and which class stays hidden until you have named them all.",
-            answering=[ipywidgets.Box(self.buttons, layout=_wrapping())],
+            answering=[ipywidgets.Box(self.buttons, layout=wrapping())],
             cannot_tell="I recognise nothing; counts as not recognised",
             results="How often each network's pictures were named",
         )
@@ -662,8 +657,8 @@ class BlindRating(_Panel):
         self.picture.value = _image(self.pictures[session.picture], alt)
         self.progress.value = _progress(session, "What is this?")
         before = session.given.get(session.picture, -1)
-        for choice, button in [*enumerate(self.buttons), (None, self.cannot_tell)]:
-            button.icon = "check" if choice == before else ""
+        for choice, offered in [*enumerate(self.buttons), (None, self.cannot_tell)]:
+            offered.icon = "check" if choice == before else ""
 
     def _results(self, session: RatingSession) -> str:
         return _accuracy_table(session)
@@ -692,10 +687,10 @@ class Tagging(_Panel):
             "Enter key goes on",
         )
         self.tags.layout = ipywidgets.Layout(width="auto", max_width="30em")
-        self.give = _button("Go on", "Keep these nouns and show the next", button_style="primary")
+        self.give = button("Go on", "Keep these nouns and show the next", button_style="primary")
         self.give.layout.align_self = "flex-start"
         self.give.on_click(lambda _: self._answer(self.tags.value))
-        _on_enter(self.tags, lambda: self._answer(self.tags.value))
+        on_enter(self.tags, lambda: self._answer(self.tags.value))
         self._asked: tuple[object, ...] = ()
         super().__init__(
             pictures,
@@ -734,21 +729,6 @@ class Tagging(_Panel):
         return _names(session, self.pictures)
 
 
-def _on_enter(text: ipywidgets.Text, then: Callable[[], None]) -> None:
-    text.on_msg(lambda _, content, __: then() if content.get("event") == "submit" else None)
-
-
-def _button(text: str, tooltip: str, **style: str) -> ipywidgets.Button:
-    button = ipywidgets.Button(description=text, tooltip=tooltip, **style)
-    button.layout = ipywidgets.Layout(width="auto", min_width="6.5em")
-    return button
-
-
-def _wrapping(gap: str = "6px") -> ipywidgets.Layout:
-    """A row that goes on below where the page is narrow."""
-    return ipywidgets.Layout(flex_flow="row wrap", align_items="flex-start", grid_gap=gap)
-
-
 def _image(picture: Image.Image, alt: str, wide: bool = False) -> str:
     """A square of the same size whatever the picture's; or, wide, as large as it is and fits."""
     buffer = BytesIO()
@@ -775,10 +755,10 @@ def _accuracy_table(session: RatingSession) -> str:
     """A row per model: a bar with its interval, chance as a dashed line, and the same in words."""
     chance = 1 / len(session.class_names)
     rows = [
-        (model, _bar(share, low, high, chance), _in_words(share, low, high, n))
+        (model, bar(share, low, high, chance), _in_words(share, low, high, n))
         for model, (share, low, high, n) in session.accuracy().items()
     ]
-    return _table(
+    return table(
         f"<strong>How often the class was recognised</strong>, by {_people(session)}. Dark line: "
         f"95% interval (Wilson). Dashed: guessing, {chance:.0%}.",
         rows,
@@ -792,27 +772,11 @@ def _agreement_table(session: TaggingSession) -> str:
         said = "two people are needed"
         if mu is not None:
             said = f"<strong>{mu:.2f}</strong>, {measured} of {_count(summaries, 'summary')}"
-        rows.append((name, _bar(mu), said))
-    return _table(
+        rows.append((name, bar(mu), said))
+    return table(
         f"<strong>How far people disagree</strong> (μ<sub>U</sub>), by {_people(session)}. Mean "
         "Jaccard distance between their nouns: 0, all gave the same; 1, none in common.",
         rows,
-    )
-
-
-def _table(caption: str, rows: Sequence[tuple[str, str, str]]) -> str:
-    """A row per name: a bar and the same in words."""
-    body = "".join(
-        f'<tr><th scope="row" style="text-align:left;font-weight:normal;padding-right:12px">'
-        f"{escape(name)}</th>"
-        f'<td aria-hidden="true" style="width:45%;min-width:6em">{bar}</td>'
-        f'<td style="padding-left:12px;white-space:nowrap">{words}</td></tr>'
-        for name, bar, words in rows
-    )
-    return (
-        '<table style="width:100%;max-width:52em;border-spacing:0 5px;line-height:1.5">'
-        f'<caption style="text-align:left;padding-bottom:6px">{caption}</caption>'
-        f"<tbody>{body}</tbody></table>"
     )
 
 
@@ -823,28 +787,6 @@ def _people(session: _Session) -> str:
 def _count(n: int, thing: str) -> str:
     many = {"person": "people", "summary": "summaries"}[thing]
     return f"{n} {thing if n == 1 else many}"
-
-
-def _bar(
-    share: float | None,
-    low: float | None = None,
-    high: float | None = None,
-    chance: float | None = None,
-) -> str:
-    """0 to 100 % as parts of the cell's width, with an interval and a dashed line if there are."""
-
-    def box(left: float, width: str, rest: str) -> str:
-        return f'<div style="position:absolute;left:{100 * left:.1f}%;width:{width};{rest}"></div>'
-
-    marks = ""
-    if share is not None:
-        colour = f"top:0;bottom:0;background:{PALETTE['sky']};border-radius:2px"
-        marks += box(0, f"{100 * share:.1f}%", colour)
-    if low is not None and high is not None:
-        marks += box(low, f"{100 * (high - low):.1f}%", f"top:8px;height:4px;background:{INK}")
-    if chance is not None:
-        marks += box(chance, "0", f"top:-3px;bottom:-3px;border-left:2px dashed {INK}")
-    return f'<div style="position:relative;height:20px;background:#F3F1EC">{marks}</div>'
 
 
 def _in_words(share: float | None, low: float | None, high: float | None, n: int) -> str:

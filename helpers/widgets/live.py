@@ -1,0 +1,213 @@
+"""A panel that answers at once: the newest request only, in slices, on the kernel's own loop.
+
+A panel's `work` is a generator. It reads the controls, changes what is shown, and yields between
+slices of at most about 50 ms. Between two slices the kernel reads its messages: a control that was
+moved drops what is left of the work and starts it anew, the stop button ends it. There is no
+thread, so nothing can be left running, and no lock; `finally` and `with` of a dropped generator
+still run, so no hook stays on a network.
+
+    class Squares(Panel):
+        def __init__(self):
+            self.n = ipywidgets.IntSlider(description="n", max=9)
+            self.answer = ipywidgets.HTML()
+            super().__init__("Squares", [self.n], [self.answer])
+
+        def work(self):
+            self.answer.value = f"{self.n.value ** 2}"
+            yield  # only needed where there is more to come
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from html import escape
+
+import ipywidgets
+
+from helpers.widgets.pieces import button, progress, wrapping
+
+Slices = Iterator[float | None]  # between two slices: how much is done, 0 to 1, where it is known
+
+_PAUSE = 0.05  # seconds without another movement before work starts
+
+
+class Latest:
+    """Runs what was asked last, and only that.
+
+    Args:
+        say: is told what happens: "working" (with the share done, where known), "ready", "stopped",
+            or a problem's text with `problem=True`.
+
+    Without a running event loop (a script, a test) `ask` returns when all is done.
+    """
+
+    def __init__(self, say: Callable[..., None]) -> None:
+        self._say = say
+        self._waiting: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task | None = None
+        self._slices: Generator[float | None, None, None] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether something is being computed or about to be."""
+        return self._waiting is not None or self._slices is not None
+
+    def ask(self, work: Callable[[], Slices], at_once: bool = False) -> None:
+        """Drop what is being done and do this, after a short pause in which more may be asked.
+
+        Args:
+            at_once: compute the first slice before returning: what is shown is then never empty.
+        """
+        self._drop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._begin(work)
+            while self._slices is not None:
+                self._slice()
+            return
+        if at_once:
+            self._begin(work)
+            if self._slice():
+                self._task = loop.create_task(self._rest())
+        else:
+            self._say("working")
+            self._waiting = loop.call_later(_PAUSE, self._start, loop, work)
+
+    def stop(self) -> None:
+        """End the work; what is shown stays as it is."""
+        if self.running:
+            self._drop()
+            self._say("stopped")
+
+    def close(self) -> None:
+        """End the work without a word."""
+        self._drop()
+
+    def _start(self, loop: asyncio.AbstractEventLoop, work: Callable[[], Slices]) -> None:
+        self._waiting = None
+        self._begin(work)
+        self._task = loop.create_task(self._rest())
+
+    def _begin(self, work: Callable[[], Slices]) -> None:
+        self._say("working")
+        self._slices = work()
+
+    async def _rest(self) -> None:
+        while self._slice():
+            await asyncio.sleep(0)  # the kernel reads its messages
+
+    def _slice(self) -> bool:
+        """Do one slice; whether there is another."""
+        try:
+            share = next(self._slices)
+        except StopIteration:
+            self._slices = None
+            self._say("ready")
+            return False
+        except Exception as problem:
+            self._slices = None
+            self._say(str(problem) or type(problem).__name__, problem=True)
+            if not isinstance(problem, (ValueError, OSError)):
+                raise  # not the reader's doing: the traceback belongs in the log
+            return False
+        self._say("working", share)
+        return True
+
+    def _drop(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        if self._slices is not None:
+            self._slices.close()
+        self._waiting = self._task = self._slices = None
+
+
+class Panel(ipywidgets.VBox):
+    """A title, controls, a line that says what is going on, and what came out.
+
+    A subclass makes its widgets, hands them to `super().__init__`, and gives `work`.
+
+    Args:
+        title: also how the panel is called where widgets cannot be shown.
+        controls: every widget among them (and in boxes among them) that has a value asks for new
+            work when it changes; buttons are the subclass's own.
+        shown: what came out.
+        note: one sentence on what to try.
+        stoppable: whether work takes long enough for a stop button.
+        quiet: controls that do not ask for work by themselves.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        controls: Sequence[ipywidgets.Widget],
+        shown: Sequence[ipywidgets.Widget],
+        *,
+        note: str = "",
+        stoppable: bool = False,
+        quiet: Iterable[ipywidgets.Widget] = (),
+    ) -> None:
+        super().__init__()
+        self.title = title
+        self._latest = Latest(self._say)
+        self._stop = button("Stop", "End what is being computed; what is shown stays")
+        self._stop.on_click(lambda _: self.stop())
+        self._stop.disabled = True
+        self.status = ipywidgets.HTML()
+        head = f'<p role="heading" aria-level="4" style="margin:0"><strong>{escape(title)}</strong>'
+        head = ipywidgets.HTML(f"{head} {escape(note)}</p>")
+        line = [self.status, self._stop] if stoppable else [self.status]
+        self.children = [
+            head,
+            ipywidgets.Box(controls, layout=wrapping("4px 16px")),
+            ipywidgets.HBox(line, layout=wrapping()),
+            *shown,
+        ]
+        self.layout.grid_gap = "8px"
+        quiet = set(map(id, quiet))
+        for widget in _all_of(controls):
+            if widget.has_trait("value") and id(widget) not in quiet:
+                widget.observe(self.update, "value")
+        self._latest.ask(self.work, at_once=True)
+
+    def work(self) -> Slices:
+        """Show what the controls ask for, in slices of at most about 50 ms."""
+        raise NotImplementedError
+
+    def update(self, _: object = None) -> None:
+        """Do the work anew, for the controls as they are now."""
+        self._latest.ask(self.work)
+
+    def stop(self) -> None:
+        """End what is being computed; what is shown stays."""
+        self._latest.stop()
+
+    def close(self) -> None:
+        """Take the panel and all that is on it from the page."""
+        self._latest.close()
+        for widget in [*_all_of(self.children), self._stop]:
+            widget.close()
+        super().close()
+
+    def __repr__(self) -> str:  # what a page without a running notebook shows
+        return f"{self.title}: run this cell to play with it."
+
+    def _say(self, what: str, share: float | None = None, problem: bool = False) -> None:
+        self._stop.disabled = not self._latest.running
+        if problem:
+            self.status.value = f'<span role="alert">⚠ {escape(what)}</span>'
+        elif what == "working" and share is not None:
+            self.status.value = progress(share)
+        else:
+            words = {"working": "Working …", "ready": "Ready.", "stopped": "Stopped."}
+            self.status.value = f'<span role="status">{words[what]}</span>'
+
+
+def _all_of(widgets: Iterable[ipywidgets.Widget]) -> Iterator[ipywidgets.Widget]:
+    """These widgets and all in them."""
+    for widget in widgets:
+        yield widget
+        yield from _all_of(getattr(widget, "children", ()))
