@@ -194,16 +194,8 @@ def _with_new_last_layer(study: Study, model: nn.Module) -> dict[str, Any]:
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis  # stored runs do without
 
     train, validation = study.train, study.exams["validation"]
-    with torch.inference_mode():
-        seen = [
-            torch.cat(
-                [
-                    models.embed(model, images[rows].to_float(study.device)).cpu()
-                    for rows in torch.arange(len(images)).split(256)
-                ]
-            ).numpy()
-            for images in (train, validation)
-        ]
+    how = {"batch": 256, "device": study.device}
+    seen = [training.features(model, images, **how).numpy() for images in (train, validation)]
     layer = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(seen[0], train.labels)
     logits = torch.full((len(validation), len(train.class_names)), -1e4)  # classes never seen
     logits[:, layer.classes_] = torch.from_numpy(layer.predict_log_proba(seen[1])).float()

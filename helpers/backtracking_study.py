@@ -406,10 +406,10 @@ def assemble(course: Course) -> Study:
     judged = made["sets"]["judged"]
     sets = made["sets"] | {
         "blurred": replace(judged, images=_blurred(judged.images)),
-        "taught": _even(labelled, budget.judged),
+        "taught": labelled.evenly(budget.judged),
         "pairs: first": first,
         "pairs: second": second,
-        "left out": _even(labelled.only(made["left_out"]), budget.choosing),
+        "left out": labelled.only(made["left_out"]).evenly(budget.choosing),
     }
     return Study(budget, course.store.root, course.device, **made | {"sets": sets})
 
@@ -441,8 +441,8 @@ def _scenes(course: Course, budget: PathStudy) -> dict[str, Any]:
         "epochs": epochs,
         "untrained": _before(untrained[0]),
         "sets": {
-            "choosing": _even(course.images("validation"), budget.choosing),
-            "judged": _even(test, budget.judged),
+            "choosing": course.images("validation").evenly(budget.choosing),
+            "judged": test.evenly(budget.judged),
         },
         "labelled": test,
     }
@@ -542,12 +542,6 @@ def _fit_epochs(
     return None
 
 
-def _even(images: ImageSet, count: int) -> ImageSet:
-    """As many of each class, about `count` together."""
-    classes = len(images.labels.unique())
-    return images.examples(max(1, count // classes)) if len(images) > count else images
-
-
 def _blurred(images: Tensor) -> Tensor:
     """Gaussian blur of 1/32 of the side, as an image out of focus (Fig. 10a)."""
     import cv2
@@ -574,14 +568,16 @@ def two_objects(images: ImageSet, count: int, least: float = 0.04) -> tuple[Imag
     """
     masks, n = images.masks, len(images)
     flat = masks.flatten(1).float()
-    touching = flat @ torch.nn.functional.max_pool2d(masks.float(), 5, 1, 2).flatten(1).T > 0
+    wide = torch.nn.functional.max_pool2d(masks.float(), 5, 1, 2).flatten(1)
     group = images.superclass_labels if images.superclasses else images.labels
     large = flat.mean(1) >= least
-    fits = ~touching & (group[:, None] != group) & large[:, None] & large
-    pairs, free = [], torch.ones(n, dtype=torch.bool)
+    pairs, free = [], large.clone()
     for here in range(n):  # each image once, as ground or as paste
-        others = (fits[here] & free).nonzero()[:, 0]
-        if free[here] and len(others) and len(pairs) < count:
+        if not free[here] or len(pairs) == count:
+            continue
+        apart = wide @ flat[here] == 0
+        others = (apart & free & (group != group[here])).nonzero()[:, 0]
+        if len(others):
             pairs.append((here, int(others[0])))
             free[[here, int(others[0])]] = False
     if not pairs:

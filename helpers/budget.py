@@ -155,6 +155,26 @@ class ImageNet9Study:
 
 
 @dataclass(frozen=True)
+class FourLenses:
+    """The capstone: the four papers' lenses on the networks of papers 1 and 4."""
+
+    # what each was trained on (a key of `imagenet9_study.TRAINED_ON`, or "standard, robust"), and
+    # how many seeds of it
+    networks: tuple[tuple[str, int], ...]
+    per_class: int  # images that every lens looks at
+    points: int  # images in all that are backtracked, as they are and on black
+    classes: int  # whose summaries are counted
+    summarised: int  # images of each of these, at most
+    schedule: str  # of the masks, see `helpers.crisp_masks`
+    boxes: int  # proposals per image
+    enlarge: int  # proposals are looked for on images so many times larger
+    cells: int = 8  # rows and columns of the grid on which maps are compared
+    patch: float = 0.25  # side of the patches that are exchanged, share of the image's
+    donors: int = 2  # other images that each patch is taken from
+    batch: int = 20  # images at once
+
+
+@dataclass(frozen=True)
 class Profile:
     """What one profile works on and spends. Numbers of images are per split; None means all."""
 
@@ -175,6 +195,7 @@ class Profile:
     summaries: SummaryStudy | None = None  # what notebook 02 spends
     paths: PathStudy | None = None  # what notebook 03 spends
     imagenet9: ImageNet9Study | None = None  # what notebook 04 spends
+    lenses: FourLenses | None = None  # what notebook 05 spends
 
 
 _AS_CUT_OUT = ("flip", "shift", "brightness")  # leave black backgrounds black, unlike contrast
@@ -195,6 +216,7 @@ _SLIM_NETWORKS = (  # papers 2 and 3 explain the same ones
 # Trained maps reach values of hundreds, on which plain gradient descent diverges; AdamW's steps do
 # not depend on their scale.
 _NEW_TOP = Recipe(epochs=4, batch_size=32, optimizer="adamw", lr=3e-4, shift=0.05)
+_ONE_FOR_EACH = ("original", "mixed_rand", "only_bg_t", "only_fg")
 _PAPER_STUDY = Recipe(epochs=100, batch_size=64, lr=0.02, augmentations=_AS_CUT_OUT)
 
 # Paper 2's classes, adjacent in meaning two by two, and what an ImageNet network calls them.
@@ -275,6 +297,24 @@ PROFILES: dict[str, Profile] = {
                 masked=16,
                 ties=(0.0, 0.25, 0.75, 1.0),
             ),
+            lenses=FourLenses(
+                networks=(
+                    ("original", 3),
+                    ("mixed_rand", 3),
+                    ("only_bg_t", 3),
+                    ("only_fg", 3),
+                    ("noise", 1),
+                    ("mixed", 1),
+                    ("standard, robust", 1),
+                ),
+                per_class=2,
+                points=90,
+                classes=2,
+                summarised=18,
+                schedule="paper",
+                boxes=200,
+                enlarge=2,
+            ),
         ),
         Profile(
             name="photos",
@@ -343,6 +383,18 @@ PROFILES: dict[str, Profile] = {
                 backgrounds=40,
                 explained=24,
                 masked=4,
+            ),
+            lenses=FourLenses(
+                networks=tuple((on, 1) for on in _ONE_FOR_EACH),
+                per_class=2,
+                points=24,
+                classes=2,
+                summarised=4,
+                schedule="paper",
+                boxes=300,
+                enlarge=1,
+                donors=1,
+                batch=8,
             ),
         ),
         Profile(
@@ -431,6 +483,17 @@ PROFILES: dict[str, Profile] = {
                 explained=450,
                 masked=50,
                 in9_mean=True,
+            ),
+            lenses=FourLenses(
+                networks=(("original", 3), ("mixed_rand", 3), ("only_bg_t", 3), ("only_fg", 3)),
+                per_class=10,
+                points=450,
+                classes=9,
+                summarised=50,
+                schedule="paper",
+                boxes=500,
+                enlarge=1,
+                donors=4,
             ),
         ),
     )

@@ -33,7 +33,7 @@ Images are in [0, 1]; networks are those of `helpers.models`, whose first layer 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -243,19 +243,14 @@ def crisp_masks(
             outside [0, 1], no such precision, or no batch size.
         FloatingPointError: a loss is not finite.
     """
-    _check(model, images, targets, batch_size)
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"the precision is 'float32' or 'bfloat16', not {precision!r}")
+    _check(model, images, targets, batch_size, precision)
     n, (h, w) = len(images), images.shape[2:]
     targets = targets.to(images.device)
     how = schedule.for_side(min(h, w))
-    steps = how.smooth.iterations + how.crisp.iterations
-    # drawn once, so that every batch is shifted alike
-    generator = torch.Generator().manual_seed(seed)
-    shifts = ((torch.rand(steps, 2, generator=generator) - 0.5) * how.jitter).round().long()
+    shifts = _shifts(how, seed)  # drawn once, so that every batch is shifted alike
 
     smooth, crisp = images.new_ones(n, h, w), images.new_ones(n, h, w)
-    losses, probabilities = images.new_zeros(steps, n), images.new_zeros(3, n)
+    losses, probabilities = images.new_zeros(len(shifts), n), images.new_zeros(3, n)
     with frozen(model):
         for rows in _batches(n, batch_size):
             smooth[rows], crisp[rows], losses[:, rows] = _fitted(
@@ -311,17 +306,64 @@ def iebb_masks(
     ).smooth
 
 
-def _fitted(
+def refining(
+    model: nn.Module,
+    images: Float[Tensor, "n 3 h w"],
+    targets: Int64[Tensor, " n"],
+    smooth: Float[Tensor, "n h w"],
+    schedule: Schedule = SCHEDULES["paper"],
+    *,
+    precision: str = "float32",
+    seed: int = 0,
+) -> Iterator[tuple[Float[Tensor, "n h w"], Float[Tensor, " n"]]]:
+    """The crisp phase alone, step by step, for those who want to watch it or change its weights.
+
+    From the smooth masks that `crisp_masks` found with the same schedule it ends at its crisp ones.
+    The model is used in eval mode with frozen weights and is as it was whenever this waits.
+
+    Args:
+        smooth: masks in [0, 1] to start from; other arguments are those of `crisp_masks`.
+
+    Yields:
+        The masks after each step, to be read before the next one overwrites them, and the loss
+        before it, `schedule.crisp.iterations` times.
+
+    Raises:
+        ValueError: as `crisp_masks`, or not one mask per image and of its size.
+    """
+    _check(model, images, targets, 1, precision)
+    if smooth.shape != (len(images), *images.shape[2:]):
+        raise ValueError(f"masks {tuple(smooth.shape)} for images {tuple(images.shape)}")
+    how = schedule.for_side(min(images.shape[2:]))
+    seen = _answering(model, images, targets.to(images.device), how, precision)
+
+    def answer(masks: Tensor, shift: Tensor) -> Tensor:  # (n, h, w), (2,) -> (n,)
+        with frozen(model):
+            return seen(masks, shift)
+
+    late = _shifts(how, seed)[how.smooth.iterations :]
+    yield from _descend(answer, smooth, how.crisp, how, late)
+
+
+def _shifts(how: Schedule, seed: int) -> Int64[Tensor, "steps 2"]:
+    """How far the image moves at each step of the smooth phase and then the crisp one, pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    steps = how.smooth.iterations + how.crisp.iterations
+    return ((torch.rand(steps, 2, generator=generator) - 0.5) * how.jitter).round().long()
+
+
+Answer = Callable[[Tensor, Tensor], Tensor]  # masks (n, a, b) and a shift (2,): probabilities (n,)
+
+
+def _answering(
     model: nn.Module,
     images: Float[Tensor, "n 3 h w"],
     targets: Int64[Tensor, " n"],
     how: Schedule,
-    shifts: Int64[Tensor, "steps 2"],
     precision: str,
-    progress: Callable[[int], object] | None,
-) -> tuple[Float[Tensor, "n h w"], Float[Tensor, "n h w"], Float[Tensor, "steps n"]]:
-    """Smooth and crisp masks and the losses of one batch; the model is frozen."""
-    n, (h, w) = len(images), images.shape[2:]
+) -> Answer:
+    """The network's probability of each image's target under masks of the image's size."""
+    h, w = images.shape[2:]
     margin = math.ceil(how.jitter / 2)
     padding = (margin, margin, margin, margin)
     # channels last is several times faster on processors
@@ -340,6 +382,21 @@ def _fitted(
         with torch.autocast(images.device.type, torch.bfloat16) if quick else nullcontext():
             return _probability(model, seen, targets)
 
+    return answer
+
+
+def _fitted(
+    model: nn.Module,
+    images: Float[Tensor, "n 3 h w"],
+    targets: Int64[Tensor, " n"],
+    how: Schedule,
+    shifts: Int64[Tensor, "steps 2"],
+    precision: str,
+    progress: Callable[[int], object] | None,
+) -> tuple[Float[Tensor, "n h w"], Float[Tensor, "n h w"], Float[Tensor, "steps n"]]:
+    """Smooth and crisp masks and the losses of one batch; the model is frozen."""
+    n, (h, w) = len(images), images.shape[2:]
+    answer = _answering(model, images, targets, how, precision)
     cells = max(round(h / how.coarse), 1), max(round(w / how.coarse), 1)
     rows, columns = (
         _enlarging(c, side, how.mask_sigma).to(images)
@@ -349,41 +406,44 @@ def _fitted(
     def enlarged(coarse: Tensor) -> Tensor:  # (n, rows of cells, columns of cells) -> (n, h, w)
         return rows @ coarse @ columns.T
 
-    start = starting_disc(cells, how.disc).to(images).expand(n, -1, -1)
-    early, late = shifts.split((how.smooth.iterations, how.crisp.iterations))
-    coarse, first = _descend(
-        lambda mask, shift: answer(enlarged(mask), shift), start, how.smooth, how, early, progress
-    )
+    losses = images.new_empty(len(shifts), n)
+
+    def ended(answer: Answer, start: Tensor, phase: Phase, steps: slice) -> Tensor:
+        last = start
+        for step, (masks, loss) in enumerate(_descend(answer, start, phase, how, shifts[steps])):
+            losses[steps][step] = loss
+            last = masks
+            if progress is not None:
+                progress(n)
+        return last
+
+    early, late = slice(how.smooth.iterations), slice(how.smooth.iterations, None)
+    disc = starting_disc(cells, how.disc).to(images).expand(n, -1, -1)
+    coarse = ended(lambda mask, shift: answer(enlarged(mask), shift), disc, how.smooth, early)
     smooth = enlarged(coarse).clamp(0, 1)  # rounding
-    crisp, second = _descend(answer, smooth, how.crisp, how, late, progress)
-    return smooth, crisp, torch.cat([first, second])
+    return smooth, ended(answer, smooth, how.crisp, late), losses
 
 
 def _descend(
-    answer: Callable[[Tensor, Tensor], Tensor],
+    answer: Answer,
     start: Float[Tensor, "n a b"],
     phase: Phase,
     how: Schedule,
     shifts: Int64[Tensor, "steps 2"],
-    progress: Callable[[int], object] | None,
-) -> tuple[Float[Tensor, "n a b"], Float[Tensor, "steps n"]]:
-    """Adam on equation 2, from `start`: the masks and the loss before each step."""
+) -> Iterator[tuple[Float[Tensor, "n a b"], Float[Tensor, " n"]]]:
+    """Adam on equation 2, from `start`: the masks after each step and the loss before it."""
     masks = start.clone().requires_grad_()
     adam = torch.optim.Adam([masks], lr=how.lr)
-    losses = start.new_empty(phase.iterations, len(start))
-    for step, shift in enumerate(shifts):
+    for shift in shifts:
         with torch.enable_grad():
             l1, l2, l3 = penalties(masks, how.beta)
             loss = answer(masks, shift) + phase.l1 * l1 + phase.l2 * l2 + phase.l3 * l3
             # each mask is in its own image's loss alone, so the sum's gradient is every image's own
             (masks.grad,) = torch.autograd.grad(loss.sum(), masks)
-        losses[step] = loss.detach()
         adam.step()
         with torch.no_grad():
             masks.clamp_(0, 1)
-        if progress is not None:
-            progress(len(masks))
-    return masks.detach(), losses
+        yield masks.detach(), loss.detach()
 
 
 def _probability(model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
@@ -498,11 +558,19 @@ def _batches(n: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-def _check(model: nn.Module, images: Tensor, targets: Tensor, batch_size: int) -> None:
+def _check(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    batch_size: int,
+    precision: str = "float32",
+) -> None:
     if len(targets) != len(images):
         raise ValueError(f"{len(targets)} targets for {len(images)} images")
     if batch_size < 1:
         raise ValueError(f"a batch needs at least 1 image, not {batch_size}")
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"the precision is 'float32' or 'bfloat16', not {precision!r}")
     if not len(images):
         return
     if not 0 <= float(images.min()) <= float(images.max()) <= 1:

@@ -11,6 +11,8 @@ Images are in [0, 1]; networks are those of `helpers.models`, whose first layer 
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -77,29 +79,44 @@ def ascend(
     *,
     seed: int = 0,
 ) -> Float[Tensor, "n 3 h w"]:
+    """Where `climbing` ends; the arguments and errors are its own."""
+    return deque(climbing(model, targets, start, how, seed=seed), maxlen=1).pop()
+
+
+def climbing(
+    model: nn.Sequential,
+    targets: Int64[Tensor, " n"],
+    start: Float[Tensor, "n 3 h w"],
+    how: Ascent = Ascent(),
+    *,
+    seed: int = 0,
+) -> Iterator[Float[Tensor, "n 3 h w"]]:
     """Climb the objective from `start` by steps of equal length, within [0, 1].
 
     The gradient is divided by its norm, image by image, so that a network with large scores climbs
     no faster than one with small scores. Shifts and noise come from (seed, step) and are the same
     for every image: nothing depends on which images share a batch. The model is used in eval mode
-    with frozen weights and comes back as it was.
+    with frozen weights and is as it was whenever this waits.
 
     Args:
         targets: class of each image; any number of rows, also none.
         start: in [0, 1]; see `starts`.
 
+    Yields:
+        The images after each step, `how.steps` times.
+
     Raises:
         ValueError: not one target per image, a target the model has no output for, or a start
             outside [0, 1].
-        FloatingPointError: a gradient is not finite.
+        FloatingPointError: a gradient was not finite; raised after the last step.
     """
     _check(model, targets, start)
     generator = torch.Generator().manual_seed(seed)
     length = how.rate * start[0].numel() ** 0.5 if len(start) else 0.0
     images = start.clone(memory_format=torch.channels_last)  # a quarter faster on processors
-    with frozen(model), torch.enable_grad():
-        for _ in range(how.steps):
-            images.requires_grad_()
+    for _ in range(how.steps):
+        with frozen(model), torch.enable_grad():
+            images = images.detach().requires_grad_()
             seen = disturbed(images, how, generator)
             (slope,) = torch.autograd.grad(objective(model, seen, targets, how).sum(), images)
             steepness = slope.flatten(1).norm(dim=1)[:, None, None, None]
@@ -107,9 +124,9 @@ def ascend(
             if how.norm is not None:
                 images = within(model, images, how.norm)
             images = images.clamp(0, 1)
+        yield images
     if not images.isfinite().all():
         raise FloatingPointError("the ascent met a gradient that is not finite")
-    return images
 
 
 def disturbed(

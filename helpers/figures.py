@@ -9,6 +9,7 @@ does not know of, so that a notebook shows it once, as a card, and not as it is 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import math
@@ -17,6 +18,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 
@@ -29,6 +31,7 @@ import seaborn as sns
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
@@ -156,6 +159,27 @@ def save(
     for field, value in (("caption", caption), ("alt", alt)):
         if not value.strip():
             raise ValueError(f"figure {name!r} needs a {field} text; it is empty")
+    numbers = plain(data)
+    stem = f"{notebook}-{name}"
+    card = folder / f"{stem}.json"
+    png, svg = folder / f"{stem}.png", folder / f"{stem}.svg"
+    # Saving puts back the layout engine of rcParams, which would undo a sheet's exact layout.
+    # Pictures side by side stay pictures of their own in the SVG, with their own pixels.
+    kept = {"figure.constrained_layout.use": False, "image.composite_image": False}
+    with mpl.rc_context(kept):
+        pixels = _drawn(fig)
+        drawn = hashlib.sha256(f"{pixels.shape}".encode() + pixels.tobytes()).hexdigest()
+        # a figure that looks as before has its files already: most of the time, on a second run
+        if (content := _saved_before(card, drawn)) is not None:
+            png.touch()  # the runner removes what a run did not write
+            svg.touch()
+        else:
+            buffer, content = io.BytesIO(), _png(pixels)
+            svg.unlink(missing_ok=True)  # an old one must not stand beside the new picture
+            write_durably(png, content)
+            fig.savefig(buffer, format="svg", dpi=DPI, facecolor="white", metadata={"Date": None})
+            write_durably(svg, buffer.getvalue())
+    plt.close(fig)
     record = {
         "name": name,
         "notebook": notebook,
@@ -164,33 +188,10 @@ def save(
         "alt": alt.strip(),
         "width": round(fig.get_figwidth() * 96),  # CSS pixels
         "saved": datetime.now(UTC).isoformat(),
-        "data": plain(data),
+        "drawn": drawn,  # SHA-256 of the pixels' size and values, RGBA
+        "png": hashlib.sha256(content).hexdigest(),
+        "data": numbers,
     }
-    stem = f"{notebook}-{name}"
-    card = folder / f"{stem}.json"
-    png, svg = folder / f"{stem}.png", folder / f"{stem}.svg"
-
-    def draw(kind: str, metadata: Mapping | None) -> bytes:
-        buffer = io.BytesIO()
-        fig.savefig(buffer, format=kind, dpi=DPI, facecolor="white", metadata=metadata)
-        fig.set_layout_engine("none")  # the first drawing has laid everything out
-        return buffer.getvalue()
-
-    # Saving puts back the layout engine of rcParams, which would undo a sheet's exact layout.
-    # Pictures side by side stay pictures of their own in the SVG, with their own pixels.
-    kept = {"figure.constrained_layout.use": False, "image.composite_image": False}
-    with mpl.rc_context(kept):
-        pixels = draw("png", None)
-        # a figure that looks as before has its drawing already: half of the time, on a second run
-        if svg.is_file() and png.is_file() and png.read_bytes() == pixels:
-            png.touch()  # the runner removes what a run did not write
-            svg.touch()
-        else:
-            svg.unlink(missing_ok=True)  # an old one must not stand beside the new picture
-            write_durably(png, pixels)
-            write_durably(svg, draw("svg", {"Date": None}))
-    plt.close(fig)
-    picture = Image.open(io.BytesIO(pixels)).convert("RGB")
     # The card comes last: once it is there, its pictures are too.
     write_durably(card, json.dumps(record, indent=1, ensure_ascii=False).encode())
     return FigureCard(
@@ -201,14 +202,40 @@ def save(
         png=png,
         svg=svg,
         json=card,
-        html=_figure_html(picture, record),
+        html=_figure_html(embedded(png, content), record),
     )
 
 
-def _figure_html(picture: Image.Image, record: Mapping) -> str:
+def _drawn(fig: Figure) -> UInt8[np.ndarray, "h w 4"]:
+    """The figure's pixels, laid out for good. (`savefig` would draw twice where it lays out.)"""
+    fig.set(dpi=DPI, facecolor="white")
+    canvas = FigureCanvasAgg(fig)
+    canvas.draw()
+    fig.set_layout_engine("none")  # this drawing has laid everything out
+    return np.asarray(canvas.buffer_rgba())
+
+
+def _png(pixels: UInt8[np.ndarray, "h w 4"]) -> bytes:
+    buffer = io.BytesIO()
+    mpl.image.imsave(buffer, pixels, format="png", origin="upper", dpi=DPI)
+    return buffer.getvalue()
+
+
+def _saved_before(card: Path, drawn: str) -> bytes | None:
+    """The PNG beside `card` if it, and an SVG, were made of the same pixels and are unharmed."""
+    try:
+        record = json.loads(card.read_text(encoding="utf-8"))
+        content = card.with_suffix(".png").read_bytes()
+        same = record["drawn"] == drawn and record["png"] == hashlib.sha256(content).hexdigest()
+        return content if same and card.with_suffix(".svg").is_file() else None
+    except (OSError, ValueError, KeyError, TypeError):  # none there, or not this course's
+        return None
+
+
+def _figure_html(picture: tuple[bytes, str], record: Mapping) -> str:
     return (
         '<figure style="margin:0.5em 0">'
-        f'<img alt="{escape(record["alt"])}" src="{data_uri(*embed(picture))}" '
+        f'<img alt="{escape(record["alt"])}" src="{data_uri(*picture)}" '
         f'width="{record["width"]}" '
         'style="max-width:100%;height:auto;background:#fff;border-radius:4px">'
         '<figcaption style="max-width:60em;line-height:1.45;overflow-wrap:anywhere">'
@@ -234,6 +261,36 @@ def embed(picture: Image.Image, budget: int = BUDGET) -> tuple[bytes, str]:
         if len(made := encode(shrunk)) <= budget or scale < 0.3:
             return made, media
         scale *= min(0.85, (budget / len(made)) ** 0.6)
+
+
+_ENCODING = 1  # raise it whenever `embed` should encode the same picture in another way
+
+
+def embedded(png: Path, content: bytes, budget: int = BUDGET) -> tuple[bytes, str]:
+    """`embed` of a PNG file, remembered: encoding takes as long as drawing, and few figures change.
+
+    What was made of this very `content` with this budget before is read from the folder
+    `.embedded` beside `png`; one file for each figure and budget, so nothing old is left behind.
+
+    Raises:
+        OSError: `content` is no picture, or damaged (the kinds Pillow raises: also SyntaxError and
+            ValueError).
+    """
+    memory = png.parent / ".embedded" / f"{png.stem}-{budget}"
+    key = hashlib.sha256(f"{_ENCODING} {budget} ".encode() + content).hexdigest()
+    try:
+        head, made = memory.read_bytes().split(b"\n", 1)
+        was, media, digest = head.decode().split(" ")
+        if was == key and digest == hashlib.sha256(made).hexdigest():
+            return made, media
+    except (OSError, ValueError):  # none there, or damaged
+        pass
+    with Image.open(io.BytesIO(content)) as picture:
+        made, media = embed(picture.convert("RGB"), budget)
+    memory.parent.mkdir(exist_ok=True)
+    digest = hashlib.sha256(made).hexdigest()
+    write_durably(memory, f"{key} {media} {digest}\n".encode() + made)
+    return made, media
 
 
 def data_uri(content: bytes, media: str) -> str:
@@ -811,10 +868,17 @@ def picture_table(
 
 def _text_width(text: str, points: float, weight: str = "normal") -> float:
     """Output pixels that the longest line of `text` takes."""
-    font = FontProperties(weight=weight)
-    shapes = [TextPath((0, 0), line, size=100, prop=font) for line in text.split("\n") if line]
-    widest = max((s.get_extents().x1 for s in shapes if len(s.vertices)), default=0.0)
+    widest = max((_line_width(line, weight) for line in text.split("\n")), default=0.0)
     return widest / 100 * points * DPI / 72
+
+
+@lru_cache(maxsize=4096)  # tables measure the same names again and again
+def _line_width(line: str, weight: str) -> float:
+    """What one line is wide at 100 points, in points."""
+    font = FontProperties(weight=weight)
+    points = TextPath((0, 0), line, size=100, prop=font).vertices if line.strip() else ()
+    # a font's curves have a point where they reach furthest, so no curve need be solved for it
+    return float(points[:, 0].max()) if len(points) else 0.0
 
 
 def _shorten(text: str, room: float, points: float, weight: str = "normal") -> str:

@@ -275,16 +275,8 @@ def embed_variants(
     """What the last layer of a frozen network sees of every image of every test set. Config: the
     backbone's hash. Inputs: the test sets, by name."""
     backbone.to(device).eval()
-    with torch.inference_mode():
-        return {
-            name: torch.cat(
-                [
-                    models.embed(backbone, images[rows].to_float(device)).cpu()
-                    for rows in torch.arange(len(images)).split(64)
-                ]
-            ).clone()
-            for name, images in inputs.items()
-        }, {}
+    how = {"batch": 64, "device": device}
+    return {name: training.features(backbone, images, **how) for name, images in inputs.items()}, {}
 
 
 @stage(version=1)
@@ -547,7 +539,8 @@ def explained_images(study: Study) -> ImageSet:
 
 
 def _even(images: ImageSet, count: int) -> ImageSet:
-    """As many of each class, about `count` together."""
+    """As many of each class, about `count` together, class by class (`ImageSet.evenly` leaves a set
+    that is small enough in its own order)."""
     return images.examples(max(1, count // len(images.labels.unique())))
 
 
@@ -1058,7 +1051,7 @@ def more_backgrounds(wrong: Bool[Tensor, "n m"], counts: Sequence[int]) -> list[
     return [100 * mean.item() for mean in means]
 
 
-def fine_grained(study: Study, studied: Studied) -> Int64[Tensor, " n"]:
+def fine_grained(studied: Studied) -> Int64[Tensor, " n"]:
     """The category of every test image, see `imagenet9.fine_grained`."""
     return imagenet9.fine_grained(
         *(studied.right(name) for name in ("original", "mixed_rand", "only_bg_t"))
@@ -1067,7 +1060,7 @@ def fine_grained(study: Study, studied: Studied) -> Int64[Tensor, " n"]:
 
 def categories(study: Study, found: Mapping[Network, Studied]) -> pd.DataFrame:
     """Share of the test images in each category, in percent: all classes, each class."""
-    sorted_in = fine_grained(study, found[Network()])
+    sorted_in = fine_grained(found[Network()])
     labels = study.test["original"].labels
     columns = {"all": torch.ones_like(labels, dtype=torch.bool)}
     columns |= {title: labels == k for k, title in enumerate(study.class_titles)}
@@ -1395,7 +1388,7 @@ def category_pictures(study: Study, studied: Studied, count: int = 3) -> tuple:
     Returns:
         Pictures, rows, columns, marks, and which cells are empty.
     """
-    sorted_in = fine_grained(study, studied)
+    sorted_in = fine_grained(studied)
     tests = ("original", "mixed_rand", "only_bg_t")
     blank = torch.full_like(study.test["original"].images[0], 255)
     pictures, marks, absent = [], [], []

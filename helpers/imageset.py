@@ -131,6 +131,12 @@ class ImageSet:
         ]
         return self[torch.cat(rows)]
 
+    def evenly(self, count: int) -> ImageSet:
+        """As many images of each class, about `count` together and at least one of each; the set
+        itself if it has no more than that."""
+        classes = len(self.labels.unique())
+        return self.examples(max(1, count // classes)) if len(self) > count else self
+
     def names(self) -> list[str]:
         """The class name of every image."""
         return [self.class_names[label] for label in self.labels.tolist()]
@@ -159,7 +165,7 @@ class ImageSet:
             digest.update(field.name.encode())
             if isinstance(value, Tensor):
                 digest.update(str((value.dtype, tuple(value.shape))).encode())
-                digest.update(value.contiguous().cpu().numpy().tobytes())
+                digest.update(value.contiguous().cpu().numpy())
             else:
                 digest.update(repr(value).encode())
         return digest.hexdigest()[:20]

@@ -389,15 +389,26 @@ def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         tags = cell.metadata.get("tags", [])
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not _passing(output)]
+            kept = (_lasting(output, panel="widget" in tags) for output in cell.outputs)
+            cell.outputs = [output for output in kept if output is not None]
     return notebook
 
 
-def _passing(output: nbformat.NotebookNode) -> bool:
-    """A widget, or a progress bar that has wiped itself."""
-    lines = output.text.split("\n") if output.output_type == "stream" else ["not a stream"]
-    blank = not any(line.rsplit("\r", 1)[-1].strip() for line in lines)
-    return blank or "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def _lasting(output: nbformat.NotebookNode, panel: bool) -> nbformat.NotebookNode | None:
+    """The output without what passes: progress bars, widgets (of a panel its words stay)."""
+    if output.output_type == "stream":
+        lines = (line.rsplit("\r", 1)[-1] for line in output.text.split("\n"))
+        return output if any(line.strip() for line in lines) else None  # a bar wipes itself
+    data = output.get("data", {})
+    if _VIEW not in data:
+        return output
+    if panel and "text/plain" in data:
+        output.data = nbformat.from_dict({"text/plain": data["text/plain"]})
+        return output
+    return None
 
 
 # ---------------------------------------------------------------- the command
@@ -541,6 +552,8 @@ def _forget(notebook: str, folder: Path, started: float) -> None:
     for file in made:
         if file.stat().st_mtime < started:
             file.unlink()
+            for small in (folder / "figures" / ".embedded").glob(f"{file.stem}-[0-9]*"):
+                small.unlink()  # at worst that of a figure with a longer name, which comes again
 
 
 def _table(outcomes: Sequence[Outcome]) -> str:

@@ -212,8 +212,10 @@ def _canonical(value: Any) -> str:
 
 def _checksum(payload: bytes, record: Mapping[str, Any]) -> str:
     """SHA-256 over the tensors' file and over every other entry of the record beside it."""
+    digest = hashlib.sha256(payload)
     rest = {name: value for name, value in record.items() if name != "sha256"}
-    return hashlib.sha256(payload + _canonical(rest).encode()).hexdigest()
+    digest.update(_canonical(rest).encode())
+    return digest.hexdigest()
 
 
 def _read(folder: Path, key: str) -> Result | None:

@@ -662,6 +662,27 @@ def fit_epochs(
     return tensors, {"history": asdict(history)}
 
 
+def features(
+    model: nn.Module,
+    images: ImageSet,
+    *,
+    batch: int,
+    device: torch.device | str = "cpu",
+    progress: bool = False,
+) -> Float[Tensor, "n d"]:
+    """What the last layer sees of every image (`models.embed`), `batch` images at a time.
+
+    The model is used as it is, on `device` already and in its own mode; the answer is on the CPU.
+    `progress` shows a bar where it takes more than five seconds.
+    """
+    rows = torch.arange(len(images)).split(batch)
+    how = {"desc": "features", "file": sys.stdout, "leave": False, "delay": 5}
+    with torch.inference_mode():
+        bar = tqdm(rows, disable=not progress, **how)
+        seen = [models.embed(model, images[some].to_float(device)).cpu() for some in bar]
+    return torch.cat(seen).clone()  # a tensor like any other, not one of inference mode
+
+
 @stage(version=1)
 def fit_last_layer(
     config: Mapping[str, Any],
@@ -687,11 +708,7 @@ def fit_last_layer(
 
     train = inputs["train"]
     backbone.to(device).eval()
-    batches = torch.arange(len(train)).split(64)
-    with torch.inference_mode():
-        bar = tqdm(batches, desc="features", file=sys.stdout, leave=False, delay=5)
-        seen = [models.embed(backbone, train[rows].to_float(device)).cpu() for rows in bar]
-    seen = torch.cat(seen).clone()
+    seen = features(backbone, train, batch=64, device=device, progress=True)
     scale = seen.std(0).clamp(min=1e-6)
     judge = LogisticRegression(C=0.01, max_iter=2_000).fit((seen / scale).numpy(), train.labels)
     learned = torch.from_numpy(np.c_[judge.coef_, judge.intercept_]).float()

@@ -30,6 +30,7 @@ from helpers.crisp_masks import (
     penalties,
     perturbed,
     probability,
+    refining,
     select,
     starting_disc,
 )
@@ -393,6 +394,44 @@ def test_the_model_comes_back_as_it_was():
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert model.training and model.network[0].training and not model.network[1].training
     assert not masks.smooth.requires_grad and not masks.crisp.requires_grad
+
+
+@pytest.mark.parametrize("jitter", [0.0, 30.0])
+def test_refining_ends_where_the_masks_do(jitter):
+    model, images, targets = tiny(), pictures(3), torch.tensor([0, 1, 1])
+    how = replace(SHORT, jitter=jitter)
+    whole = crisp_masks(model, images, targets, how, seed=3)
+    steps = [
+        (mask.clone(), loss)
+        for mask, loss in refining(model, images, targets, whole.smooth, how, seed=3)
+    ]
+    assert len(steps) == 8 and torch.equal(steps[-1][0], whole.crisp)
+    assert torch.equal(torch.stack([loss for _, loss in steps]), whole.losses[12:])
+    fewer = replace(how, crisp=replace(how.crisp, iterations=5))
+    *_, (mask, _) = refining(model, images, targets, whole.smooth, fewer, seed=3)
+    assert jitter or torch.equal(mask, steps[4][0])
+
+
+def test_refining_leaves_the_model_alone_between_steps():
+    model = tiny().train()
+    steps = refining(model, pictures(1), torch.tensor([1]), torch.full((1, 24, 24), 0.5), SHORT)
+    next(steps)
+    assert all(module.training for module in model.modules())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    with torch.no_grad():  # whatever is on outside
+        next(steps)
+    assert not torch.is_inference_mode_enabled() and torch.is_grad_enabled()
+    steps.close()
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("shape", [(1, 24, 23), (2, 24, 24)])
+def test_refining_needs_a_mask_for_each_image(monkeypatch, shape):
+    monkeypatch.setattr(config, "jaxtyping_disable", True)  # as outside the tests
+    with pytest.raises(ValueError, match="masks"):
+        next(refining(tiny(), pictures(1), torch.tensor([1]), torch.ones(shape), SHORT))
+    with pytest.raises(ValueError, match="precision"):
+        next(refining(tiny(), pictures(1), torch.tensor([1]), torch.ones(1, 24, 24), precision="8"))
 
 
 def test_memory_does_not_grow():

@@ -13,7 +13,7 @@ from jaxtyping import config
 from torch import nn
 
 from helpers import feature_visualization as fv
-from helpers.feature_visualization import Ascent, ascend, objective, origin, spectrum
+from helpers.feature_visualization import Ascent, ascend, climbing, objective, origin, spectrum
 from helpers.imageset import ImageSet
 from helpers.models import Normalised, build, embed
 
@@ -214,6 +214,31 @@ def test_the_model_comes_back_as_it_was(fails):
     assert held == {"network.conv1.weight"}
     assert (model.network.fc.weight.grad == 1).all()
     assert model.network.bn1.weight.grad is None
+
+
+def test_climbing_step_by_step_passes_every_shorter_climb():
+    model, start, targets = smooth(), images(3, 6), torch.tensor([2, 0, 3])
+    how = Ascent(steps=4, rate=0.03, l2=0.02, jitter=2, noise=0.1)
+    seen = [step.clone() for step in climbing(model, targets, start, how, seed=5)]
+    assert len(seen) == 4
+    for steps, step in enumerate(seen, 1):
+        assert torch.equal(step, ascend(model, targets, start, replace(how, steps=steps), seed=5))
+
+
+def test_between_two_steps_the_model_is_as_it_was_and_what_was_shown_stays():
+    model = smooth().train()
+    model.network[0].weight.requires_grad_(False)
+    climb = climbing(model, torch.tensor([1]), images(1, 6), SLOW)
+    first = next(climb)
+    kept = first.clone()
+    assert all(module.training for module in model.modules()) and torch.is_grad_enabled()
+    assert [p.requires_grad for p in model.parameters()][:2] == [False, True]
+    with torch.no_grad():  # whatever is on outside
+        second = next(climb)
+    assert torch.equal(first, kept) and not torch.equal(first, second)
+    assert not first.requires_grad and not second.requires_grad
+    climb.close()
+    assert all(module.training for module in model.modules())
 
 
 def test_batch_norm_statistics_are_those_of_training_and_not_of_the_batch():

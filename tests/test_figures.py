@@ -1,6 +1,7 @@
 """Figures: every saved figure is described, self-contained, whole on disk, and small."""
 
 import base64
+import io
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
+from matplotlib.textpath import TextPath
 from matplotlib.transforms import Bbox
 from PIL import Image
 
@@ -51,7 +53,7 @@ def test_save_writes_three_files_and_closes_the_figure(tmp_path):
     card = figures.save(
         fig, "a-line", folder=tmp_path / "new", caption="C", alt="A", data=data, **WHERE
     )
-    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == [
+    assert sorted(p.name for p in (tmp_path / "new").iterdir() if p.is_file()) == [
         "00_meet_the_scenes-a-line.json",
         "00_meet_the_scenes-a-line.png",
         "00_meet_the_scenes-a-line.svg",
@@ -560,6 +562,56 @@ def test_a_figure_that_looks_as_before_keeps_its_drawing_and_another_gets_its_ow
     card.svg.unlink()
     saved(0.5)
     assert card.svg.is_file()
+    assert list((tmp_path / "figures" / ".embedded").iterdir())
+    runner._forget("00_x", tmp_path, started=card.json.stat().st_mtime + 9)
+    assert not [p for p in (tmp_path / "figures").rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize("harmed", ["png", "svg", "json", "embedded"])
+def test_a_figure_whose_files_are_harmed_is_written_again(tmp_path, harmed):
+    def saved() -> figures.FigureCard:
+        return figures.save(line(), "x", folder=tmp_path, caption="C", alt="A", **WHERE)
+
+    card = saved()
+    (small,) = (tmp_path / ".embedded").iterdir()
+    whole = {p: p.read_bytes() for p in (card.png, card.svg, small)}
+    file = {"png": card.png, "svg": card.svg, "json": card.json, "embedded": small}[harmed]
+    if harmed == "svg":
+        file.unlink()
+    else:
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1  # a drawing that is no longer this one
+        file.write_bytes(content if harmed != "json" else content[: len(content) // 2])
+    assert saved().html == card.html
+    assert {p: p.read_bytes() for p in whole} == whole
+
+
+def test_an_embedded_picture_is_remembered_for_its_content_and_budget_only(tmp_path, monkeypatch):
+    png = figures.save(line(), "x", folder=tmp_path, caption="C", alt="A", **WHERE).png
+    other = figures.save(line(), "y", folder=tmp_path, caption="C", alt="A", **WHERE).png
+    Image.open(other).transpose(Image.Transpose.ROTATE_90).save(other)
+    contents, budgets = [p.read_bytes() for p in (png, other)], (5_000, 300_000)
+    asked = [(content, budget) for content in contents for budget in budgets]
+    made = []
+    for content, budget in asked:
+        with Image.open(io.BytesIO(content)) as picture:
+            made.append(figures.embed(picture.convert("RGB"), budget))
+        assert figures.embedded(png, content, budget) == made[-1]
+    assert len(set(made)) == 4
+    monkeypatch.setattr(figures, "embed", lambda *_: 1 / 0)  # only what is new is encoded
+    for budget, was in zip(budgets, made[2:], strict=True):
+        assert figures.embedded(png, contents[1], budget) == was
+    with pytest.raises(ZeroDivisionError):
+        figures.embedded(png, contents[0], budgets[0])
+    with pytest.raises(OSError):
+        figures.embedded(png, b"no picture", budgets[0])
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=0x24F), max_size=12))
+def test_a_line_is_as_wide_as_its_drawn_shape(text):
+    shape = TextPath((0, 0), text, size=100) if text.strip() else None
+    wide = shape.get_extents().x1 if shape and len(shape.vertices) else 0.0
+    assert figures._line_width(text, "normal") == pytest.approx(wide, abs=0.5)  # of 100 points
 
 
 def test_trends_draw_the_least_squares_line_of_every_series():

@@ -134,3 +134,16 @@ def test_chosen_classes_are_numbered_as_they_are_named():
 def test_classes_that_cannot_be_kept_are_named(names, message):
     with pytest.raises(ValueError, match=message):
         some().only(names)
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.integers(0, 40))
+def test_evenly_takes_as_many_of_each_class_or_the_set_itself(labels, count):
+    images = torch.zeros(len(labels), 3, 2, 2, dtype=torch.uint8)
+    whole = ImageSet(images, torch.tensor(labels), tuple("abcd"))
+    some = whole.evenly(count)
+    if count >= len(labels):
+        assert some.key == whole.key
+    else:
+        each = max(1, count // len(set(labels)))
+        wanted = [k for k in range(4) for _ in range(min(each, labels.count(k)))]
+        assert some.labels.tolist() == wanted

@@ -168,13 +168,18 @@ def test_pictures_are_chosen_by_clicking_and_start_anew_with_others():
     red, blue = torch.zeros(3, 4, 4), Image.new("RGB", (5, 3), "blue")
     offer, seen = pieces.Pictures([red, blue], ["red", "blue"]), []
     offer.observe(lambda change: seen.append(change["new"]), "value")
-    first, second = offer._buttons
+    first, second = offer.children[1:]
     second.click()
     assert offer.value == 1 and seen == [1]
     assert second.icon == "check" and not first.icon  # not by its colour alone
     offer.show([blue], ["only"])
-    assert offer.value == 0 and first.comm is None
-    assert offer._buttons[0].description == "only"
+    assert offer.value == 0 and first.description == "only"
+    assert offer.children[1:] == (first,) and second.comm is not None  # kept for the next time
+    offer.show([blue, red, red], ["x", "y", "z"])
+    offer.children[3].click()
+    assert offer.value == 2 and offer.children[1:3] == (first, second)
+    offer.close()
+    assert first.comm is None and second.comm is None
     with pytest.raises(ValueError, match="1 names for 2 pictures"):
         offer.show([red, blue], ["one"])
     with pytest.raises(ValueError, match="0 pictures"):
@@ -184,7 +189,7 @@ def test_pictures_are_chosen_by_clicking_and_start_anew_with_others():
 def test_the_true_class_is_in_the_list_even_if_improbable():
     shares = {"a": 0.5, "b": 0.3, "c": 0.15, "d": 0.04, "e": 0.01}
     html = pieces.probabilities("What it says", shares, most=3, mark="e")
-    assert "<strong>1%" in html and "50%" in html and "15%" not in html
+    assert "<strong>1%</strong>" in html and "50%" in html and "15%" not in html
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
@@ -194,3 +199,46 @@ def test_a_picture_has_the_same_bytes_from_floats_and_from_uint8(dtype):
     html = pieces.picture(shown, 'a "white" <square>', caption="white")
     assert pieces.picture(bright, 'a "white" <square>', caption="white") == html
     assert 'alt="a &quot;white&quot; &lt;square&gt;"' in html
+
+
+def test_a_slice_has_one_thread_and_gives_the_others_back():
+    seen, before = [], torch.get_num_threads()
+    torch.set_num_threads(2)
+
+    def work():
+        seen.append(torch.get_num_threads())
+        yield None
+        seen.append(torch.get_num_threads())
+        raise ValueError("and also after a problem")
+
+    try:
+        Latest(lambda what, share=None, problem=False: None).ask(work)
+        assert seen == [1, 1] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_the_page_says_is_handled_on_the_panels_own_loop():
+    """JupyterLab has another thread read it."""
+    handled = []
+
+    async def room():
+        panel = Counting(stoppable=True)
+        offer = pieces.Pictures([torch.zeros(3, 2, 2)] * 2, ["a", "b"])
+        offer.show([torch.zeros(3, 2, 2)] * 2, ["c", "d"])  # buttons made later
+        panel.n.observe(lambda _: handled.append(threading.current_thread()), "value")
+        offer.observe(lambda _: handled.append(threading.current_thread()), "value")
+        moved = {"method": "update", "state": {"value": 5}, "buffer_paths": []}
+        clicked = {"method": "custom", "content": {"event": "click"}}
+
+        def page():
+            panel.n.comm.handle_msg({"content": {"data": moved}, "buffers": []})
+            offer._buttons[1].comm.handle_msg({"content": {"data": clicked}, "buffers": []})
+
+        await asyncio.to_thread(page)
+        await asyncio.sleep(0.2)
+        return panel, offer
+
+    panel, offer = asyncio.run(room())
+    assert panel.shown.value == "5" and offer.value == 1
+    assert handled == [threading.main_thread()] * 2

@@ -182,7 +182,7 @@ def test_make_test_runs_every_part_and_fails_if_one_does(machine, fails):
     passed = machine.make("test")
     assert passed.returncode == 0 and "All passed" in passed.stdout
     every = [line for line in machine.asked() if "ruff" in line or "pytest" in line]
-    assert len(every) == 4 and "--nbval-lax" in every[3]
+    assert len(every) == 5 and "--nbval-lax" in every[3] and "tests/browser" in every[4]
 
     (machine.here / f"fails-{fails}").touch()
     result = machine.make("test")

@@ -212,6 +212,17 @@ def test_refresh_writes_outputs_without_what_changes_at_every_run(notebook, resu
     assert Path(path).read_text() == first
 
 
+def test_refresh_keeps_the_words_of_a_panel_and_not_its_view(notebook, results):
+    said = "class Slider(ipywidgets.IntSlider):\n    __repr__ = lambda self: 'Run this cell.'"
+    path = notebook("00_panel", f"import ipywidgets\n{said}\nSlider()")
+    written = nbformat.read(path, as_version=4)
+    written.cells[1].metadata["tags"] = ["widget"]
+    nbformat.write(written, path)
+    assert runner.main([path, "--refresh"]) == 0
+    [output] = nbformat.read(path, as_version=4).cells[1].outputs
+    assert output.data == {"text/plain": "Run this cell."}
+
+
 def test_refresh_leaves_a_failing_notebook_alone(notebook):
     path = notebook("00_bad", "1 / 0")
     before = Path(path).read_text()

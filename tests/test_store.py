@@ -80,6 +80,16 @@ def test_computes_once_and_then_reads_the_same_from_disk(tmp_path):
     assert not list(tmp_path.rglob("*.work"))
 
 
+def test_changing_a_result_in_place_leaves_the_stored_one_as_it_was(tmp_path):
+    store = Store(tmp_path)
+    first = store.get_or_compute(squares, {"n": 4}).tensors["squares"]
+    first += 1
+    assert first.tolist() == [1, 2, 5, 10]
+    assert store.find(squares, {"n": 4}).tensors["squares"].tolist() == [0, 1, 4, 9]
+    shutil.rmtree(tmp_path / "squares")  # what was read outlives its file
+    assert first.tolist() == [1, 2, 5, 10]
+
+
 def test_key_follows_name_version_config_and_inputs(tmp_path):
     images = ImageSet(
         torch.zeros(1, 3, 2, 2, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64), ("a",)

@@ -523,6 +523,16 @@ def test_a_last_layer_is_fitted_on_frozen_features_and_ignores_absent_classes(tm
     assert all(torch.equal(a, b) for a, b in zip(before, backbone.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_features_are_those_of_each_image_in_its_order(batch):
+    images, backbone = stripes(20, 0), small().eval()
+    with torch.no_grad():
+        alone = torch.cat([models.embed(backbone, images[i].to_float()) for i in range(20)])
+    seen = training.features(backbone, images, batch=batch)
+    torch.testing.assert_close(seen, alone)
+    assert not seen.is_inference()  # may be changed and learned from
+
+
 def on_a_machine(monkeypatch, capabilities: dict | None, cuda: bool = False) -> None:
     """Let torch report these abilities of the processor; None: a torch that cannot tell."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)

@@ -3,8 +3,9 @@
 A panel's `work` is a generator. It reads the controls, changes what is shown, and yields between
 slices of at most about 50 ms. Between two slices the kernel reads its messages: a control that was
 moved drops what is left of the work and starts it anew, the stop button ends it. There is no
-thread, so nothing can be left running, and no lock; `finally` and `with` of a dropped generator
-still run, so no hook stays on a network.
+thread of ours, so nothing can be left running, and no lock; `finally` and `with` of a dropped
+generator still run, so no hook stays on a network. (JupyterLab has a kernel's subshell, a thread,
+read what the page says; a panel takes it back to its own loop, see `pieces.answer_here`.)
 
     class Squares(Panel):
         def __init__(self):
@@ -25,7 +26,7 @@ from html import escape
 
 import ipywidgets
 
-from helpers.widgets.pieces import button, progress, wrapping
+from helpers.widgets.pieces import answer_here, button, one_thread, progress, wrapping
 
 Slices = Iterator[float | None]  # between two slices: how much is done, 0 to 1, where it is known
 
@@ -101,7 +102,8 @@ class Latest:
     def _slice(self) -> bool:
         """Do one slice; whether there is another."""
         try:
-            share = next(self._slices)
+            with one_thread():
+                share = next(self._slices)
         except StopIteration:
             self._slices = None
             self._say("ready")
@@ -140,6 +142,8 @@ class Panel(ipywidgets.VBox):
         quiet: controls that do not ask for work by themselves.
     """
 
+    _latest: Latest | None = None  # as long as it is being made
+
     def __init__(
         self,
         title: str,
@@ -159,11 +163,11 @@ class Panel(ipywidgets.VBox):
         self.status = ipywidgets.HTML()
         head = f'<p role="heading" aria-level="4" style="margin:0"><strong>{escape(title)}</strong>'
         head = ipywidgets.HTML(f"{head} {escape(note)}</p>")
-        line = [self.status, self._stop] if stoppable else [self.status]
+        self._stop.layout.display = None if stoppable else "none"
         self.children = [
             head,
             ipywidgets.Box(controls, layout=wrapping("4px 16px")),
-            ipywidgets.HBox(line, layout=wrapping()),
+            ipywidgets.HBox([self.status, self._stop], layout=wrapping()),
             *shown,
         ]
         self.layout.grid_gap = "8px"
@@ -171,6 +175,8 @@ class Panel(ipywidgets.VBox):
         for widget in _all_of(controls):
             if widget.has_trait("value") and id(widget) not in quiet:
                 widget.observe(self.update, "value")
+        for widget in _all_of(self.children):
+            answer_here(widget)
         self._latest.ask(self.work, at_once=True)
 
     def work(self) -> Slices:
@@ -187,8 +193,9 @@ class Panel(ipywidgets.VBox):
 
     def close(self) -> None:
         """Take the panel and all that is on it from the page."""
-        self._latest.close()
-        for widget in [*_all_of(self.children), self._stop]:
+        if self._latest is not None:
+            self._latest.close()
+        for widget in _all_of(self.children):
             widget.close()
         super().close()
 

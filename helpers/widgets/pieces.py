@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from html import escape
 from io import BytesIO
-from itertools import count
+from itertools import count, groupby
 
 import ipywidgets
 import torch
@@ -41,6 +44,15 @@ def slider(
     return _labelled(kind, label, tooltip, min=low, max=high, value=value, step=step, **more)
 
 
+def stops(
+    label: str, values: Sequence[float], value: float, tooltip: str, **more: object
+) -> ipywidgets.SelectionSlider:
+    """One of several numbers, such as 0 and then powers of ten, with a slider."""
+    options = [(f"{number:g}", number) for number in values]
+    kind = ipywidgets.SelectionSlider
+    return _labelled(kind, label, tooltip, options=options, value=value, **more)
+
+
 def toggle(label: str, value: bool, tooltip: str) -> ipywidgets.Checkbox:
     """Yes or no."""
     return _labelled(ipywidgets.Checkbox, label, tooltip, value=value, indent=False)
@@ -48,6 +60,20 @@ def toggle(label: str, value: bool, tooltip: str) -> ipywidgets.Checkbox:
 
 def _labelled(kind: type, label: str, tooltip: str, **more: object) -> ipywidgets.Widget:
     return kind(description=label, tooltip=tooltip, style={"description_width": "initial"}, **more)
+
+
+def answer_here(widget: ipywidgets.Widget) -> None:
+    """Have what the page says to this widget handled on the event loop that is running now.
+
+    JupyterLab sends it to a subshell of the kernel, which is a thread of its own: what a click
+    changes would change in the middle of a slice of work. Without a running loop, nothing is done.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    handle = widget._handle_msg  # what ipywidgets itself has registered
+    widget.comm.on_msg(lambda message: loop.call_soon_threadsafe(handle, message))
 
 
 def on_enter(text: ipywidgets.Text, then: Callable[[], None]) -> None:
@@ -77,11 +103,12 @@ class Pictures(ipywidgets.Box):
     """
 
     value = traitlets.Int(0)
-    _sheets = count()
+    _kinds = count()
 
     def __init__(self, pictures: Sequence[Picture], names: Sequence[str], side: int = 72) -> None:
         super().__init__(layout=wrapping("4px"))
-        self._side, self._sheet = side, ipywidgets.HTML()
+        self._kind = f"pictures-{next(self._kinds)}"
+        self._side, self._sheet, self._buttons = side, ipywidgets.HTML(), []
         self._sheet.layout.display = "none"  # style only
         self.show(pictures, names)
         self.observe(lambda _: self._mark(), "value")
@@ -94,27 +121,36 @@ class Pictures(ipywidgets.Box):
         """
         if not len(pictures) or len(pictures) != len(names):
             raise ValueError(f"{len(names)} names for {len(pictures)} pictures; give one for each")
-        for old in self.children[1:]:
-            old.close()
-        kind = f"pictures-{next(self._sheets)}"
+        side, kind = self._side, self._kind
         rules = [
-            f".{kind}{{width:{self._side}px!important;height:{self._side + 20}px!important;"
-            f"padding:{self._side}px 0 0!important;line-height:20px!important;font-size:11px;"
-            f"background-size:{self._side}px {self._side}px!important;"
-            "background-repeat:no-repeat!important}"
+            f".{kind}{{width:{side + 6}px!important;height:{side + 26}px!important;"
+            f"padding:{side}px 0 0!important;line-height:20px!important;font-size:11px;"
+            f"background-size:{side}px {side}px!important;background-repeat:no-repeat!important}}"
         ]
-        self._buttons = []
+        while len(self._buttons) < len(pictures):
+            self._buttons.append(self._button(len(self._buttons)))
         for number, (picture, name) in enumerate(zip(pictures, names, strict=True)):
             uri = data_uri(_png(picture), "image/png")
             rules.append(f".{kind}-{number}{{background-image:url({uri})!important}}")
-            item = ipywidgets.Button(description=name, tooltip=f"Choose {name}")
-            item.add_class(kind).add_class(f"{kind}-{number}")
-            item.on_click(lambda _, number=number: self.set_trait("value", number))
-            self._buttons.append(item)
+            self._buttons[number].description = name
+            self._buttons[number].tooltip = f"Choose {name}"
         self._sheet.value = f"<style>{''.join(rules)}</style>"
-        self.children = [self._sheet, *self._buttons]
+        self.children = [self._sheet, *self._buttons[: len(pictures)]]
         self.value = 0
         self._mark()
+
+    def close(self) -> None:
+        """Take it from the page, with the buttons that are not shown now."""
+        for item in self._buttons:
+            item.close()
+        super().close()
+
+    def _button(self, number: int) -> ipywidgets.Button:
+        item = ipywidgets.Button()
+        item.add_class(self._kind).add_class(f"{self._kind}-{number}")
+        item.on_click(lambda _: self.set_trait("value", number))
+        answer_here(item)
+        return item
 
     def _mark(self) -> None:
         for number, item in enumerate(self._buttons):
@@ -159,13 +195,10 @@ def probabilities(
     names = order[:most]
     if mark in shares and mark not in names:
         names[-1] = mark
-    return table(
-        caption,
-        [
-            (name, bar(shares[name]), f"{'<strong>' * (name == mark)}{shares[name]:.0%}")
-            for name in names
-        ],
-    )
+    said = {name: f"{shares[name]:.0%}" for name in names}
+    if mark in said:
+        said[mark] = f"<strong>{said[mark]}</strong>"
+    return table(caption, [(name, bar(shares[name]), said[name]) for name in names])
 
 
 def progress(share: float) -> str:
@@ -222,3 +255,169 @@ def bar(
     if chance is not None:
         marks += box(chance, "0", f"top:-3px;bottom:-3px;border-left:2px dashed {INK}")
     return f'<div style="position:relative;height:20px;background:#F3F1EC">{marks}</div>'
+
+
+def curves(
+    alt: str,
+    across: Sequence[float],
+    series: Mapping[str, Sequence[float]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    at: float | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    width: int = 560,
+    height: int = 250,
+) -> str:
+    """Lines over a common axis as a drawing in the page, a name at the end of each.
+
+    Args:
+        alt: what the lines do, for who cannot see them.
+        across: where the values stand, ascending; at least one.
+        series: values by name, one for each place in `across`; no more than there are colours. A
+            line breaks where a value is not finite.
+        at: a place to mark; every line's value there, between two neighbours on the straight line
+            that is drawn, gets a dot. Nothing is marked beyond the ends.
+        low, high: ends of the vertical axis, where they are not to follow from the values.
+        width, height: pixels; a narrower page shrinks the drawing.
+
+    Raises:
+        ValueError: no place, or not ascending ones; other than one value for each; more lines than
+            colours.
+    """
+    across = [float(x) for x in across]
+    if not across or any(b <= a for a, b in zip(across, across[1:], strict=False)):
+        raise ValueError("lines need at least one place, and places in ascending order")
+    for name, values in series.items():
+        if len(values) != len(across):
+            raise ValueError(f"{name} has {len(values)} values for {len(across)} places")
+    if len(series) > len(PALETTE):
+        raise ValueError(f"{len(series)} lines, but only {len(PALETTE)} colours")
+    known = [v for values in series.values() for v in values if math.isfinite(v)]
+    ticks = _ticks(
+        min(known, default=0) if low is None else low,
+        max(known, default=1) if high is None else high,
+    )
+    low, high = ticks[0] if low is None else low, ticks[-1] if high is None else high
+    left, right, top, bottom = 44, width - 12 - _TEXT * max(map(len, series), default=0), 22, 40
+    wide, tall = (across[-1] - across[0]) or 1, (high - low) or 1
+
+    def x(value: float) -> float:
+        return left + (right - left) * (value - across[0]) / wide
+
+    def y(value: float) -> float:
+        return height - bottom - (height - bottom - top) * (value - low) / tall
+
+    drawn = [f'<text x="0" y="12">{escape(ylabel)}</text>']
+    for tick in (t for t in ticks if low <= t <= high):
+        drawn.append(
+            f'<path d="M{left} {y(tick):.1f}H{right}" stroke="{RULE}"/>'
+            f'<text x="{left - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
+        )
+    for place in across if len(across) <= 8 else _ticks(across[0], across[-1]):
+        if across[0] <= place <= across[-1]:
+            drawn.append(
+                f'<text x="{x(place):.1f}" y="{height - 22}" text-anchor="middle">{place:g}</text>'
+            )
+    middle = (left + right) / 2
+    drawn.append(
+        f'<text x="{middle:.1f}" y="{height - 4}" text-anchor="middle">{escape(xlabel)}</text>'
+    )
+    marked = at is not None and across[0] <= at <= across[-1]
+    if marked:
+        drawn.append(f'<path d="M{x(at):.1f} {top}V{height - bottom}" stroke="{INK}"/>')
+    ends: dict[str, float] = {}
+    for (name, values), colour, dash in zip(
+        series.items(), PALETTE.values(), _DASHES, strict=False
+    ):
+        points = [(x(p), y(v)) for p, v in zip(across, values, strict=True)]
+        ends[name] = next((h for _, h in reversed(points) if math.isfinite(h)), y(low))
+        drawn.append(
+            f'<path d="{_path(points)}" fill="none" stroke="{colour}" stroke-width="2.5" '
+            f'stroke-dasharray="{dash}" stroke-linejoin="round"/>'
+        )
+        here = _between(at, across, values) if marked else math.nan
+        if math.isfinite(here):
+            drawn.append(
+                f'<circle cx="{x(at):.1f}" cy="{y(here):.1f}" r="5" fill="{colour}" '
+                'stroke="#fff" stroke-width="1.5"/>'
+            )
+    spread = _apart(ends, top + 4, height - bottom)
+    for (name, at_height), colour in zip(ends.items(), PALETTE.values(), strict=False):
+        place = spread[name]
+        drawn.append(
+            f'<path d="M{right + 2} {at_height:.1f}L{right + 8} {place:.1f}" stroke="{colour}"/>'
+            f'<text x="{right + 11}" y="{place + 4:.1f}">{escape(name)}</text>'
+        )
+    return (
+        f'<svg role="img" aria-label="{escape(alt)}" viewBox="0 0 {width} {height}" '
+        f'width="{width}" style="max-width:100%;height:auto;background:#fff" fill="{INK}" '
+        f'font-family="sans-serif" font-size="12">{"".join(drawn)}</svg>'
+    )
+
+
+_TEXT = 7  # pixels a letter of a line's name takes
+_LINE = 15  # pixels from one line of text to the next
+# beside the colours, for who does not tell them apart: whole, then ever shorter dashes
+_DASHES = ("", "9 3", "2 3", "12 3 2 3", "5 3", "14 4", "6 2 2 2 2 2", "1 2")
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Four to seven round numbers that hold both ends between them."""
+    span = (high - low) or abs(high) or 1.0
+    step = 10 ** math.floor(math.log10(span / 4))
+    step *= next(many for many in (1, 2, 5, 10) if span / (step * many) <= 5)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [step * k for k in range(first, max(last, first + 1) + 1)]
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    """Lines through points, broken where a height is not finite; a lone point becomes a dash."""
+    drawn = ""
+    for finite, together in groupby(points, lambda point: math.isfinite(point[1])):
+        corners = [f"{x:.1f} {y:.1f}" for x, y in together]
+        if finite:
+            drawn += "M" + "L".join(corners) + ("h4" if len(corners) == 1 else "")
+    return drawn
+
+
+def _between(at: float, across: Sequence[float], values: Sequence[float]) -> float:
+    """The height of the line at a place within its ends."""
+    after = next(k for k, place in enumerate(across) if place >= at)
+    if across[after] == at:
+        return values[after]
+    share = (at - across[after - 1]) / (across[after] - across[after - 1])
+    return (1 - share) * values[after - 1] + share * values[after]
+
+
+def _apart(heights: Mapping[str, float], top: float, bottom: float) -> dict[str, float]:
+    """Where names stand so that none lies on another, each as near to its own height as the ones
+    above it let it be."""
+    placed: dict[str, float] = {}
+    last = top - _LINE
+    for name in sorted(heights, key=heights.__getitem__):
+        last = placed[name] = max(heights[name], last + _LINE)
+    limit = bottom
+    for name in reversed(placed):  # what was pushed below the end goes up again
+        placed[name] = min(placed[name], limit)
+        limit = placed[name] - _LINE
+    return placed
+
+
+# ---- computing ----
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute in one thread, and leave the number as it was.
+
+    What a movement asks for is small. Several threads would wait for each other, many times longer
+    than they compute as soon as the browser or another panel needs a core too.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
