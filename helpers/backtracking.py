@@ -862,6 +862,9 @@ def _names_of_rules() -> set[str]:
 # ---------------------------------------------------------------- what the pixels are good for
 
 
+SHARP = 0.03  # of the Gaussian around pixels as maps are shown, share of the side (ours)
+
+
 def attention(
     pixels: Float[Tensor, "n h w"], sigma: float, weigh: bool = True
 ) -> Float[Tensor, "n h w"]:

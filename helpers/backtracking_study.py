@@ -303,7 +303,7 @@ def judge_maps(
     _, width, level = best
     images, truth = inputs["judged"], inputs["judged"].masks
     maps = _smoothed(raw["judged"], width, weigh)
-    sharp = _smoothed(raw["judged"], _SHARP * side, weigh)
+    sharp = _smoothed(raw["judged"], bt.SHARP * side, weigh)
     chosen = saliency.thresholded(maps, level)
     start = inputs["paths judged"].tensors["start"]
     tensors = saliency.overlap(chosen, truth) | {
@@ -367,12 +367,11 @@ def _stability(
     else:
         theirs = bt.backtrack(other, images, start, RULES.get(method)).float().cpu()
         theirs = bt.without_strays(theirs) if method == "without strays" else theirs
-    width, weigh = _SHARP * images.shape[2], method != "each pixel once"
+    width, weigh = bt.SHARP * images.shape[2], method != "each pixel once"
     both = [bt.attention(of, width, weigh) for of in (maps, theirs)]
     return saliency.rank_similarity(*both).float()
 
 
-_SHARP = 0.03  # a narrow Gaussian, share of the side: maps as they are shown
 _FEW = 45  # images for what takes many passes through the network
 
 

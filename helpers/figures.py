@@ -1198,15 +1198,19 @@ def scatter(table: pd.DataFrame, x: str, y: str, *, label: str) -> Figure:
     fig = Figure(figsize=(WIDTH, 4.2))
     ax = fig.subplots()
     ax.plot(*values.T, "o", color=PALETTE["blue"], markersize=8)
-    order = values[:, 0].argsort()
-    for turn, row in enumerate(order):  # neighbours have their names above and below in turn
+    spread = values / np.maximum(np.ptp(values, axis=0), 1e-9)
+    apart = np.linalg.norm(spread[:, None] - spread, axis=2)
+    np.fill_diagonal(apart, np.inf)
+    for row, nearest in enumerate(apart.argmin(1)):
+        # of two neighbours the upper one has its name above; of two at one height, the later one
+        above = (values[row, 1], row) > (values[nearest, 1], nearest)
         ax.annotate(
             table[label].iloc[row],
             values[row],
-            xytext=(0, 9 if turn % 2 else -9),
+            xytext=(0, 9 if above else -9),
             textcoords="offset points",
             ha="center",
-            va="bottom" if turn % 2 else "top",
+            va="bottom" if above else "top",
             fontsize=11,
         )
     ax.set(xlabel=x, ylabel=y)

@@ -44,9 +44,6 @@ LENSES = (PAINTING, MASK, PATHS, CAM)
 PATCHES = "4b exchanged patches"
 CENTRE = "centred Gaussian"  # knows neither the network nor the image
 MAPS = (*LENSES, PATCHES, CENTRE)
-WIDTH = (
-    0.03  # of the Gaussian over backtracked pixels, share of the side, as in notebooks 03 and 04
-)
 
 
 # ---------------------------------------------------------------- one map per lens
@@ -172,7 +169,7 @@ def paths(
     model: nn.Module,
     images: Float[Tensor, "n 3 h w"],
     targets: Int64[Tensor, " n"],
-    width: float = WIDTH,
+    width: float = bt.SHARP,
 ) -> Float[Tensor, "n h w"]:
     """Lens 3: where backtracking from the class arrives, a Gaussian around each pixel.
 

@@ -41,6 +41,7 @@ from helpers import feature_visualization as fv
 from helpers import four_lenses as fl
 from helpers import imagenet9_study as in9
 from helpers import summary_study as ss
+from helpers.backtracking import SHARP
 from helpers.budget import FourLenses
 from helpers.course import Course
 from helpers.four_lenses import CAM, CENTRE, LENSES, MAPS, MASK, PAINTING, PATCHES, PATHS
@@ -256,7 +257,7 @@ def _seen(study: Study, network: Network, ask: Callable[..., Result]) -> Seen:
     made, model = _network(study, network, ask)
     how = {"device": study.device, "model": model}
     paintings = _painted(study, network, made, model, ask)
-    config = {"width": fl.WIDTH, "patch": budget.patch, "donors": budget.donors}
+    config = {"width": SHARP, "patch": budget.patch, "donors": budget.donors}
     inputs = {"network": made, "images": study.images, "donors": study.donors}
     looked = ask(see, config, inputs | {"paintings": paintings}, how).tensors
     targets = looked["targets"]
@@ -407,7 +408,7 @@ def quick_lenses(
     images: Float[Tensor, "n 3 h w"],
     targets: Int64[Tensor, " n"],
     paintings: Float[Tensor, "k 3 a b"],
-    width: float = fl.WIDTH,
+    width: float = SHARP,
 ) -> dict[str, Float[Tensor, "n h w"]]:
     """Lenses 1, 3 and 4, which take milliseconds on a slim network; by name."""
     return {
@@ -831,8 +832,8 @@ _COLUMNS: dict[str, Callable[[Study, Seen], float]] = {
     "1: paintings named, %": lambda study, seen: seen.named,
     "2: summaries per class": lambda study, seen: seen.summaries_per_class,
     "2: removed on object, points": lambda study, seen: _on_object(study, seen, MASK),
-    "3: points on object, points": lambda study, seen: seen.points[UNMODIFIED].nanmean().item(),
-    "3: on black, points": lambda study, seen: seen.points[BLACK].nanmean().item(),
+    "3: paths on object, points": lambda study, seen: seen.points[UNMODIFIED].nanmean().item(),
+    "3: paths on object, on black, points": lambda study, seen: seen.points[BLACK].nanmean().item(),
     "4: BG-gap, points": lambda study, seen: seen.gap,
     "4: fooled, %": lambda study, seen: seen.fooled,
     "1: likeness on object, points": lambda study, seen: _on_object(study, seen, PAINTING),
@@ -985,22 +986,46 @@ def _gap_asked(study: Study, found: Mapping[Network, Seen]) -> dict[str, Any]:
 
 def pictures(
     study: Study, found: Mapping[Network, Seen], networks: Sequence[Network], row: int
-) -> tuple[Float[Tensor, "r c 3 h w"] | UInt8[Tensor, "r c 3 h w"], list[str], list[str]]:
+) -> tuple[UInt8[Tensor, "r c 3 h w"], list[str], list[str]]:
     """One image through several networks: a row per network, and columns for the image, the
     network's painting of the class it names, and every map of MAPS but the Gaussian.
+
+    Maps are stretched from their lowest to their highest value, so that flat ones can be read.
 
     Returns:
         Pictures, what the rows are called (with the class that is named), and the columns.
     """
-    from helpers.figures import heated
-
     image, lines, titles = study.images.images[row], [], []
     for network in networks:
         seen = found[network]
         named = int(seen.targets[row])
         maps = torch.stack([seen.maps[lens][row] for lens in (*LENSES, PATCHES)])
-        hot = heated(image.expand(len(maps), -1, -1, -1), maps)
-        lines.append(torch.cat([image[None], seen.paintings["grey"][named][None], hot]))
+        lines.append(_line(image, seen.paintings["grey"][named], maps))
         mark = "✓" if seen.right[row] else "✗"
         titles.append(f"{name_of(network)}: {mark} {study.class_titles[named]}")
     return torch.stack(lines), titles, ["image", "its painting", *LENSES, PATCHES]
+
+
+def own_pictures(seen: Own) -> tuple[UInt8[Tensor, "r c 3 h w"], list[str], list[str]]:
+    """The same of your own: a row per image, named after what the network takes it for."""
+    looked = seen.looked
+    lines, titles = [], []
+    for row, target in enumerate(looked.targets.tolist()):
+        maps = torch.stack([found[row] for found in looked.maps.values()])
+        lines.append(_line(looked.images[row], looked.paintings[target], maps))
+        titles.append(f"{looked.names[row]}, {looked.probability[row]:.0%}")
+    return torch.stack(lines), titles, ["image", "its painting", *looked.maps]
+
+
+def _line(
+    image: Tensor, painting: Tensor, maps: Float[Tensor, "c h w"]
+) -> UInt8[Tensor, "c+2 3 h w"]:
+    from helpers.figures import heated
+
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    stretched = (maps - low) / (high - low).clamp_min(1e-9)
+    if image.dtype != torch.uint8:
+        image, painting = ((255 * p).round().byte() for p in (image, painting))
+    return torch.cat(
+        [image[None], painting[None], heated(image.expand(len(maps), -1, -1, -1), stretched)]
+    )

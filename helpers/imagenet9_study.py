@@ -323,7 +323,7 @@ def _maps(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]
     few = {"batch_size": 16}
     layer = saliency.last_maps(model, images)
     pixels = [bt.backtrack(model, *part).float() for part in _parts(images, labels, 16)]
-    width = _WIDTH * images.shape[2]
+    width = bt.SHARP * images.shape[2]
     return {
         "Grad-CAM": saliency.grad_cam(model, images, labels, layer, **few),
         "input gradient": bt.attention(
@@ -335,9 +335,6 @@ def _maps(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]
 
 def _parts(images: Tensor, labels: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
     return list(zip(images.split(size), labels.split(size), strict=True))
-
-
-_WIDTH = 0.03  # of the Gaussian over maps of single pixels, share of the side
 
 
 # ---------------------------------------------------------------- one network

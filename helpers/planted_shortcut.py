@@ -115,7 +115,7 @@ def look_for_mark(
     said = training.predict(models.folded(model), inputs["no_fg"], device=device).argmax(1)
     found["paper 4: No-FG"] = (said == CLASS).float()
     side = images.images.shape[2]
-    maps["paper 3: backtracking"] = bt.attention(maps["paper 3: backtracking"], _WIDTH * side)
+    maps["paper 3: backtracking"] = bt.attention(maps["paper 3: backtracking"], bt.SHARP * side)
     peaks = {  # single pixels could hardly be seen
         f"map: {name}": (255 * _to_peak(values[:_SHOWN])).round().byte().cpu()
         for name, values in maps.items()
@@ -124,7 +124,6 @@ def look_for_mark(
 
 
 _SHOWN = 6
-_WIDTH = 0.03  # of the Gaussian over backtracked pixels as they are shown, share of the side
 
 
 def _removed(model: nn.Module, images: Tensor, labels: Tensor, config: Mapping) -> Tensor:

@@ -7,6 +7,7 @@ projected without a network. What is missing or damaged is said on the page.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -117,9 +118,11 @@ def _figure(record: dict, path: Path) -> dict:
         content = path.with_suffix(".png").read_bytes()
         with Image.open(io.BytesIO(content)) as picture:
             figure["size"] = picture.size
-            whole = picture.convert("RGB")  # decodes it, so that damage is found
-        small = len(content) <= PICTURE_BUDGET
-        encoded = (content, "image/png") if small else figures.embed(whole, PICTURE_BUDGET)
+            if hashlib.sha256(content).hexdigest() != record.get("png"):  # not as it was saved
+                picture.load()  # decodes it, so that damage is found
+        encoded = content, "image/png"
+        if len(content) > PICTURE_BUDGET:
+            encoded = figures.embedded(path.with_suffix(".png"), content, PICTURE_BUDGET)
         figure["picture"] = figures.data_uri(*encoded)
     except FileNotFoundError:
         figure["missing"] = f"The picture {path.stem}.png is missing."

@@ -454,7 +454,7 @@ def test_scores_are_those_of_the_maps_put_together_by_hand(method, monkeypatch):
     maps = smooth(raw, values["width"], method)
     chosen = saliency.thresholded(maps, values["level"])
     assert torch.equal(tensors["chosen"], chosen)
-    sharp = smooth(raw, study_of._SHARP * SIDE, method)
+    sharp = smooth(raw, bt.SHARP * SIDE, method)
     assert torch.equal(tensors["sharp"], (255 * sharp).round().byte())
     for name, expected in saliency.overlap(chosen, truth).items():
         assert torch.equal(tensors[name], expected)
@@ -472,7 +472,7 @@ def test_scores_are_those_of_the_maps_put_together_by_hand(method, monkeypatch):
         assert tensors["stable"].tolist() == [1] * 4
     else:
         other = raw_maps(saliency.randomised(model, 0), method, inputs["judged"][some], start_from)
-        alike = [smooth(of, study_of._SHARP * SIDE, method) for of in (raw[some], other)]
+        alike = [smooth(of, bt.SHARP * SIDE, method) for of in (raw[some], other)]
         expected = saliency.rank_similarity(*alike).float()
         torch.testing.assert_close(tensors["stable"], expected, equal_nan=True)
         assert (expected < 1).all()

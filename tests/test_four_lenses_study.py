@@ -162,8 +162,8 @@ def test_the_final_table_by_hand(by_hand):
         "accuracy, %": (62.5, 62, 63),
         "1: paintings named, %": (52.5, 52, 53),
         "2: summaries per class": (1.75, 1.5, 2),
-        "3: points on object, points": (17.5, 17, 18),
-        "3: on black, points": (4.75, 4.5, 5),
+        "3: paths on object, points": (17.5, 17, 18),
+        "3: paths on object, on black, points": (4.75, 4.5, 5),
         "4: BG-gap, points": (5.5, 5, 6),
         "4: Grad-CAM on object, points": (17.5, 17, 18),
     }
@@ -178,7 +178,7 @@ def test_the_table_in_words(by_hand):
     text = study_of.as_text(study_of.by_network(*by_hand))
     assert text.loc["Original", "accuracy, %"] == "60.5 (60.0 to 61.0)"
     assert text.loc["untrained", "accuracy, %"] == "–"
-    assert text.loc["untrained", "3: on black, points"] == "−43.5"
+    assert text.loc["untrained", "3: paths on object, on black, points"] == "−43.5"
     assert text.loc["Only-FG", "networks"] == "2"
 
 
