@@ -81,10 +81,10 @@ class Browser(Panel):
         )
         self.kind = choice("Class", kinds, "The class whose images are summarised", value=kinds[0])
         self._pool: list[_Row] = []
-        self.rows = ipywidgets.VBox(layout=ipywidgets.Layout(max_height="262px", overflow="auto"))
+        self.rows = ipywidgets.VBox(layout=ipywidgets.Layout(max_height="292px", overflow="auto"))
         self.detail = ipywidgets.HTML()
         super().__init__(
-            "Leaf through the summaries.",
+            "Leaf through the summaries",
             [self.network, self.kind],
             [self.rows, self.detail],
             note="Choose a member to see it whole. Would you have grouped a row's members?",
@@ -229,7 +229,7 @@ def member_html(one: Explained, number: int, member: int) -> str:
         lost, inside = shares_of(parts, removed), shares_within(parts[y0:y1, x0:x1])
         order = sorted(lost, key=lambda part: -lost[part])
         coloured = dict(zip(order, _COLOURS, strict=False))
-        key = "; ".join(f"{_swatch(c)} {escape(names[p])}" for p, c in coloured.items())
+        key = "; ".join(f"{_swatch(c)}&nbsp;{escape(names[p])}" for p, c in coloured.items())
         most = list(inside.items())[:4]
         seen = ", ".join(f"{names[p] if p else 'backdrop'} {s:.0%}" for p, s in most)
         cells += [
@@ -287,7 +287,7 @@ def tinted(
         code = PALETTE[name].lstrip("#")
         rgb = torch.tensor([int(code[i : i + 2], 16) for i in (0, 2, 4)])[:, None, None].float()
         shown = torch.where(parts == part, 0.25 * grey + 0.75 * rgb, shown)
-    return shown.round().to(torch.uint8)
+    return shown.clamp(max=255).round().to(torch.uint8)  # half of white above 128 is too much
 
 
 def shares_of(parts: UInt8[Tensor, "h w"], removed: Float[Tensor, "h w"]) -> dict[int, float]:
@@ -335,7 +335,7 @@ class Refining(Panel):
         self._count()
         shown = ipywidgets.HBox([self.pictures, self.terms], layout=wrapping("8px 14px"))
         super().__init__(
-            "Weigh the loss yourself.",
+            "Weigh the loss yourself",
             [self.network, self.kind, self.image, self.l1, self.l2, self.l3],
             [shown],
             note=f"{own.iterations} steps from the smooth mask, first with the notebook's weights. "
@@ -431,6 +431,7 @@ class Refining(Panel):
                 f"<strong>Loss {loss:.4f}</strong> at {when}; term by term (means over pixels).<br>"
                 f"Nearly 0 or 1: {binary:.0%} of the mask.",
                 rows,
+                whole_names=True,
             )
             + "</div>"
         )
