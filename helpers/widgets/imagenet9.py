@@ -189,6 +189,8 @@ class BackgroundPanel(Panel):
         )
 
     def work(self) -> Slices:
+        if self._searched is None or self._searched[0] != (self.object.row, self.searched.value):
+            self.found.value, self.worst.disabled = "", True  # another object's or network's
         image = self._composites([self.background.row])
         label = self.object.kind.value
         self.composite.value = self._picture(image)
@@ -306,7 +308,7 @@ class BackgroundPanel(Panel):
             self.object.name(),
             _with_seed(network, self._groups),
         )
-        tried = f"{len(shares)} of {total} backgrounds tried" if len(shares) < total else ""
+        tried = f"{len(shares)} of {total} backgrounds tried." if len(shares) < total else ""
         own = sum(int(self.backgrounds.labels[k]) == result.label for k in wrong)
         if wrong:
             first = self.background.name(min(wrong))

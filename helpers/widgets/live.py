@@ -170,8 +170,8 @@ class Panel(ipywidgets.VBox):
         self._stop.on_click(lambda _: self.stop())
         self._stop.disabled = True
         self.status = ipywidgets.HTML()
-        head = f'<p role="heading" aria-level="4" style="margin:0"><strong>{escape(title)}</strong>'
-        head = ipywidgets.HTML(f"{head} {escape(note)}</p>")
+        head = f'<strong role="heading" aria-level="4">{escape(title)}.</strong> {escape(note)}'
+        head = ipywidgets.HTML(f'<p style="margin:0">{head}</p>')
         self._stop.layout.display = None if stoppable else "none"
         self.children = [
             head,

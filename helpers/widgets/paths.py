@@ -315,7 +315,7 @@ class PathPanel(Panel):
         others = [n for n in (study.untaught, study.untrained) if n]
         self._networks = study.networks | {n.title: n for n in others}
         self._side = study.sets["judged"].images.shape[2]
-        self._recordings, self._paths, self._maps = Kept(3), Kept(24), Kept(24)
+        self._recordings, self._paths, self._maps = Kept(3), Kept(4), Kept(24)
         self._own: tuple[object, Shown] | None = None  # of which upload, and what was in it
         self._uploads = count()
         self._drawn: dict[str, Hashable] = {}  # of what the pictures are that are shown

@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
 from helpers import crisp_masks, figures, models, summary_study
-from helpers import visual_summaries as vs
 from helpers.figures import PALETTE
 from helpers.summary_study import Explained, Study
 from helpers.widgets.live import Panel, Slices
@@ -98,12 +97,12 @@ class Browser(Panel):
             self.detail.value = f"<p>No summary: {escape(one.found.message)}.</p>"
             return
         known = summary_study.named(one)
-        for number, summary in enumerate(one.found.summaries):
+        for number in range(len(one.found.summaries)):
             part = f"{known.part[number]} ({known.purity[number]:.0f} %)" if len(known) else ""
             if number == len(self._pool):
                 self._pool.append(_Row(number, self._choose))
             shown.append(self._pool[number])
-            shown[number].show(part, summary, one.images.images)
+            shown[number].show(part, one)
             self.rows.children = shown
             yield
             if number == 0:
@@ -126,13 +125,13 @@ class Browser(Panel):
             )
         return self._explained[asked]
 
-    def _choose(self, number: int, member: int) -> None:
+    def _choose(self, one: Explained, number: int, member: int) -> None:
         """Show one member of one summary whole; no other is then marked."""
         for other in self._pool:
             if other.number != number:
                 other.choose(-1)
         with one_thread():
-            self.detail.value = member_html(self._one(), number, member)
+            self.detail.value = member_html(one, number, member)
 
 
 class _Row(ipywidgets.HBox):
@@ -145,9 +144,11 @@ class _Row(ipywidgets.HBox):
         self._members: Pictures | None = None
         self._changing = False
         self._choose = choose
+        self._one: Explained | None = None  # whose summary it shows: rows change one by one
 
-    def show(self, part: str, summary: vs.Summary, images: UInt8[Tensor, "n 3 h w"]) -> None:
+    def show(self, part: str, one: Explained) -> None:
         """Offer the first members; none is chosen."""
+        self._one, summary = one, one.found.summaries[self.number]
         known = f"{escape(part)}<br>" if part else ""
         self._about.value = (
             f'<div style="line-height:1.35"><strong>Summary {self.number + 1}</strong><br>{known}'
@@ -155,7 +156,7 @@ class _Row(ipywidgets.HBox):
         )
         some = slice(0, _SHOWN)
         cut = [
-            around(images[image], box)
+            around(one.images.images[image], box)
             for image, box in zip(
                 summary.images[some].tolist(), summary.boxes[some].tolist(), strict=True
             )
@@ -178,7 +179,7 @@ class _Row(ipywidgets.HBox):
 
     def _chosen(self, change: Any) -> None:
         if change.new >= 0 and not self._changing:
-            self._choose(self.number, change.new)
+            self._choose(self._one, self.number, change.new)
 
     def close(self) -> None:
         for widget in self.children:
