@@ -249,8 +249,9 @@ class Recording:
         """`backtrack` piece by piece, for those who watch it or have other work in between.
 
         Args:
-            pieces: cuts the nodes of a layer into those that go down in one go. They do not depend
-                on each other: where pieces meet in a node below, their paths add up.
+            pieces: cuts the nodes of a layer into those that go down in one go; one empty piece if
+                there are none. They do not depend on each other: where pieces meet in a node below,
+                their paths add up.
 
         Yields:
             The share of the layers that are done, and the paths so far: one object that grows. The

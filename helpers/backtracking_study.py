@@ -680,7 +680,7 @@ def overview(study: Study) -> pd.DataFrame:
         "blurred": "the judged ones, out of focus",
         "taught": "from their own class, through the epochs",
         _TWO[0]: "two objects in one image",
-        "left out": f"{' and '.join(study.left_out)}: classes one network never sees",
+        "left out": f"{' and '.join(study.left_out)}: one network never sees them",
     }
     rows = {
         name: {
@@ -690,7 +690,7 @@ def overview(study: Study) -> pd.DataFrame:
         }
         for name, what in uses.items()
     }
-    return pd.DataFrame(rows).T
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def accuracies(study: Study) -> dict[str, float]:

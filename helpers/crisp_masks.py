@@ -331,8 +331,10 @@ def fitting(
     _check(model, images, targets, 1, precision)
     how = schedule.for_side(min(images.shape[2:]))
     answer = _answering(model, images, targets.to(images.device), how, precision)
-    disc, enlarged = _coarse(images, how)
-    yield from _both(_guarded(model, answer), disc, enlarged, how, _shifts(how, seed))
+    cells = _cells(images, how)
+    steps = _both(_guarded(model, answer), cells, how, _shifts(how, seed))
+    for step, (masks, loss) in enumerate(steps):
+        yield cells.masks(masks) if step < how.smooth.iterations else masks, loss
 
 
 def refining(
@@ -430,52 +432,63 @@ def _fitted(
 ) -> tuple[Float[Tensor, "n h w"], Float[Tensor, "n h w"], Float[Tensor, "steps n"]]:
     """Smooth and crisp masks and the losses of one batch; the model is frozen."""
     answer = _answering(model, images, targets, how, precision)
-    disc, enlarged = _coarse(images, how)
-    masks = smooth = enlarged(disc).clamp(0, 1)
+    cells = _cells(images, how)
+    coarse, pixels = cells.disc, None
     losses = images.new_empty(len(shifts), len(images))
-    for step, (masks, loss) in enumerate(_both(answer, disc, enlarged, how, shifts)):
+    for step, (masks, loss) in enumerate(_both(answer, cells, how, shifts)):
         losses[step] = loss
         if step < how.smooth.iterations:
-            smooth = masks
+            coarse = masks
+        else:
+            pixels = masks
         if progress is not None:
             progress(len(images))
-    return smooth, masks, losses
+    smooth = cells.masks(coarse)
+    return smooth, smooth if pixels is None else pixels, losses
 
 
-def _coarse(
-    images: Float[Tensor, "n 3 h w"], how: Schedule
-) -> tuple[Float[Tensor, "n r c"], Callable[[Tensor], Tensor]]:
-    """The disc of cells that each image starts from, and what enlarges cells to the image."""
+@dataclass(frozen=True)
+class _Cells:
+    """The coarse masks of the smooth phase: where they start, and which masks they make."""
+
+    disc: Float[Tensor, "n r c"]
+    rows: Float[Tensor, "h r"]
+    columns: Float[Tensor, "w c"]
+
+    def enlarged(self, coarse: Float[Tensor, "n r c"]) -> Float[Tensor, "n h w"]:
+        return self.rows @ coarse @ self.columns.T
+
+    def masks(self, coarse: Float[Tensor, "n r c"]) -> Float[Tensor, "n h w"]:
+        return self.enlarged(coarse).clamp(0, 1)  # rounding
+
+
+def _cells(images: Float[Tensor, "n 3 h w"], how: Schedule) -> _Cells:
     h, w = images.shape[2:]
     cells = max(round(h / how.coarse), 1), max(round(w / how.coarse), 1)
     rows, columns = (
         _enlarging(c, side, how.mask_sigma).to(images)
         for c, side in zip(cells, (h, w), strict=True)
     )
-
-    def enlarged(coarse: Tensor) -> Tensor:  # (n, r, c) -> (n, h, w)
-        return rows @ coarse @ columns.T
-
-    return starting_disc(cells, how.disc).to(images).expand(len(images), -1, -1), enlarged
+    disc = starting_disc(cells, how.disc).to(images).expand(len(images), -1, -1)
+    return _Cells(disc, rows, columns)
 
 
 def _both(
-    answer: Answer,
-    disc: Float[Tensor, "n r c"],
-    enlarged: Callable[[Tensor], Tensor],
-    how: Schedule,
-    shifts: Int64[Tensor, "steps 2"],
-) -> Iterator[tuple[Float[Tensor, "n h w"], Float[Tensor, " n"]]]:
-    """The smooth phase on cells and then the crisp one on pixels: as `_descend`, but all masks have
-    the image's size."""
+    answer: Answer, cells: _Cells, how: Schedule, shifts: Int64[Tensor, "steps 2"]
+) -> Iterator[tuple[Float[Tensor, "n a b"], Float[Tensor, " n"]]]:
+    """The smooth phase on cells, then the crisp one on pixels: as `_descend`, one after the other.
+
+    Cells are not enlarged for the caller, who rarely looks at each step.
+    """
     early, late = shifts.tensor_split([how.smooth.iterations])
-    smooth = enlarged(disc).clamp(0, 1)
-    for coarse, loss in _descend(
-        lambda mask, shift: answer(enlarged(mask), shift), disc, how.smooth, how, early
-    ):
-        smooth = enlarged(coarse).clamp(0, 1)  # rounding
-        yield smooth, loss
-    yield from _descend(answer, smooth, how.crisp, how, late)
+
+    def answer_to_cells(coarse: Tensor, shift: Tensor) -> Tensor:
+        return answer(cells.enlarged(coarse), shift)
+
+    coarse = cells.disc
+    for coarse, loss in _descend(answer_to_cells, cells.disc, how.smooth, how, early):
+        yield coarse, loss
+    yield from _descend(answer, cells.masks(coarse), how.crisp, how, late)
 
 
 def _descend(

@@ -1040,6 +1040,40 @@ def test_stopping_at_any_layer_gives_the_nodes_that_the_whole_path_has_there(mak
 
 
 @pytest.mark.parametrize("make", [vgg, mixed])
+@pytest.mark.parametrize("each", [1, 3, 10**6])
+@pytest.mark.parametrize(
+    "rules", [Rules(), Rules("literal", channel="literal", average="positive")]
+)
+def test_descending_in_pieces_of_any_size_arrives_where_one_go_does(make, each, rules):
+    seen, start = record(make(), pictures()), torch.tensor([0, 1])
+    for layer, until in ((None, IMAGE), (None, seen.names[4]), (seen.names[-3], IMAGE)):
+        begin = start if layer is None else torch.tensor([2, 0])
+        whole = seen.backtrack(begin, layer, until, rules)
+        gone, shares = [], []
+
+        def pieces(step, nodes, gone=gone):
+            for first in range(0, max(1, len(nodes)), each):
+                gone.append(step.name)
+                yield nodes[first : first + each]
+
+        for share, paths in seen.descending(begin, layer, until, rules, pieces):
+            shares.append(share)
+            assert share == 1 or list(paths.layers)[-1] == gone[-1]  # the lowest so far
+        assert shares == sorted(shares) and shares[0] > 0 and shares.count(1) == 1
+        assert len(gone) == len(shares) - 1  # a look after each piece, and one at the end
+        assert list(paths.layers) == list(whole.layers) and paths.ended.keys() == whole.ended.keys()
+        assert all(held(paths.layers[name]) == held(whole.layers[name]) for name in whole.layers)
+        assert all(torch.equal(paths.ended[name], whole.ended[name]) for name in whole.ended)
+        assert (paths.size, paths.n) == (whole.size, whole.n)
+
+
+def test_descending_from_a_layer_to_itself_takes_no_step():
+    seen = record(vgg(), pictures())
+    ((share, paths),) = seen.descending(torch.tensor([0, 0]), "4", until="4")
+    assert share == 1 and list(paths.layers) == ["4"]
+
+
+@pytest.mark.parametrize("make", [vgg, mixed])
 def test_starting_at_any_layer(make):
     seen = record(make(), pictures())
     generator = torch.Generator().manual_seed(0)

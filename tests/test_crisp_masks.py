@@ -4,6 +4,7 @@ import gc
 import math
 from collections import OrderedDict
 from dataclasses import replace
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -26,6 +27,7 @@ from helpers.crisp_masks import (
     blurred,
     crisp_masks,
     drop,
+    fitting,
     iebb_masks,
     penalties,
     perturbed,
@@ -394,6 +396,52 @@ def test_the_model_comes_back_as_it_was():
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert model.training and model.network[0].training and not model.network[1].training
     assert not masks.smooth.requires_grad and not masks.crisp.requires_grad
+
+
+@pytest.mark.parametrize("jitter", [0.0, 30.0])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_fitting_passes_the_masks_and_ends_at_them(jitter, precision):
+    model, images, targets = tiny(), pictures(3, 24, 20), torch.tensor([0, 1, 1])
+    how = replace(SHORT, jitter=jitter)
+    whole = crisp_masks(model, images, targets, how, precision=precision, seed=3)
+    steps = [
+        (mask.clone(), loss)
+        for mask, loss in fitting(model, images, targets, how, precision=precision, seed=3)
+    ]
+    masks, losses = (torch.stack(part) for part in zip(*steps, strict=True))
+    assert masks.shape == (20, 3, 24, 20) and 0 <= masks.min() <= masks.max() <= 1
+    assert torch.equal(masks[11], whole.smooth) and torch.equal(masks[19], whole.crisp)
+    assert torch.equal(losses, whole.losses)
+    assert all(not torch.equal(a, b) for a, b in pairwise(masks))
+
+
+@pytest.mark.parametrize("phase", ["smooth", "crisp"])
+def test_a_phase_without_steps_leaves_the_masks_as_they_are(phase):
+    model, images, targets = tiny(), pictures(2), torch.tensor([0, 1])
+    how = replace(SHORT, **{phase: replace(getattr(SHORT, phase), iterations=0)})
+    whole = crisp_masks(model, images, targets, how)
+    *_, (last, _) = fitting(model, images, targets, how)
+    assert torch.equal(last, whole.crisp)
+    if phase == "crisp":
+        assert torch.equal(whole.smooth, whole.crisp)
+    else:  # the disc, enlarged: the same for each image
+        assert torch.equal(whole.smooth[0], whole.smooth[1])
+        assert whole.smooth[0, 12, 12] < 0.1 and whole.smooth[0, 0, 0] > 0.9
+
+
+def test_fitting_leaves_the_model_alone_between_steps():
+    model = tiny().train()
+    steps = fitting(model, pictures(1), torch.tensor([1]), SHORT)
+    for _ in range(13):  # into the second phase
+        next(steps)
+        assert all(module.training for module in model.modules())
+        assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    steps.close()
+    assert all(module.training for module in model.modules())
+    with pytest.raises(ValueError, match="precision"):
+        next(fitting(model, pictures(1), torch.tensor([1]), SHORT, precision="8"))
+    with pytest.raises(ValueError, match="outputs 0 to 1"):
+        next(fitting(model, pictures(1), torch.tensor([2]), SHORT))
 
 
 @pytest.mark.parametrize("jitter", [0.0, 30.0])

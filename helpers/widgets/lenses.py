@@ -100,7 +100,7 @@ class LensPanel(Panel):
         shown = self._images.images[self._rows]
         if shown.shape[-1] > 150:
             shown = functional.adaptive_avg_pool2d(shown.float(), 144).byte()
-        names = [f"{self.kind.value} {k}" for k in range(1, len(self._rows) + 1)]
+        names = [f"{k}" for k in range(1, len(self._rows) + 1)]  # classes can have long names
         with self._silently():
             self.pictures.show(list(shown), names)
 

@@ -225,11 +225,14 @@ def _picture(values: np.ndarray) -> Tensor:
 
 
 def node_counts(counts: Sequence[int], now: int, names: Sequence[str]) -> str:
-    """A bar per layer, as high as the logarithm of its nodes; the layer looked at is orange."""
+    """A bar per layer, as high as the logarithm of its nodes; the layer looked at is orange.
+
+    Layers below it have none yet: what comes next can still be guessed.
+    """
     wide, high = 240, 44
     each, most = wide / len(counts), log1p(max(counts))
     bars = ""
-    for k, (n, name) in enumerate(zip(counts, names, strict=True)):
+    for k, (n, name) in enumerate(zip(counts[: now + 1], names[: now + 1], strict=True)):
         tall = high * log1p(n) / most if most else 0
         colour = PALETTE["orange"] if k == now else PALETTE["sky"]
         said = f"{escape(name)}: {_count(n, 'node')}"
@@ -237,11 +240,13 @@ def node_counts(counts: Sequence[int], now: int, names: Sequence[str]) -> str:
             f'<rect x="{k * each + 1:.1f}" y="{high - tall:.1f}" width="{max(1, each - 2):.1f}" '
             f'height="{tall:.1f}" fill="{colour}"><title>{said}</title></rect>'
         )
-    said = f"Nodes per layer from the decision down: {', '.join(f'{n:,}' for n in counts)}."
+    so_far = ", ".join(f"{n:,}" for n in counts[: now + 1])
+    said = f"Nodes per layer from the decision down to here: {so_far}."
     return (
         f'<svg role="img" aria-label="{said}" viewBox="0 0 {wide} {high + 1}" '
         f'style="width:{_SIDE}px;height:auto;display:block;margin-top:6px">{bars}'
         f'<path d="M0 {high + 0.5}H{wide}" stroke="{INK}"/></svg>'
+        "nodes in each layer so far (log scale)"
     )
 
 

@@ -13,6 +13,7 @@ with serving(lab_command, folder, environment) as server:
 from __future__ import annotations
 
 import json
+import math
 import re
 import secrets
 import socket
@@ -238,7 +239,15 @@ class Lab:
         self._screenshots.mkdir(parents=True, exist_ok=True)
         words = re.sub(r"\W+", "-", name.lower()).strip("-")
         path = self._screenshots / f"{self.notebook}_{words}.png"
-        (of or self.page).screenshot(path=path)
+        if of is None:
+            self.page.screenshot(path=path)
+            return path
+        size = self.page.viewport_size  # what is taller than the window would be cut off
+        self.page.set_viewport_size(size | {"height": max(size["height"], _height(of) + 200)})
+        of.evaluate("element => element.scrollIntoView({block: 'center'})")
+        self.page.evaluate(_LAID_OUT)
+        of.screenshot(path=path)
+        self.page.set_viewport_size(size)
         return path
 
     def close(self) -> None:
@@ -280,10 +289,29 @@ _PICTURES = """async element => Promise.all(
     })
 )"""
 
-# Without the controls, which change by themselves as soon as they are moved.
+# Without the controls, which change by themselves as soon as they are moved, and without what is
+# never seen, such as style sheets.
 _TEXTS = """element => [...element.querySelectorAll(".widget-html-content, .widget-output")]
+    .filter(part => part.checkVisibility())
     .filter(part => !part.querySelector("[role=status], [role=alert], [role=heading]"))
     .map(part => part.innerText)"""
+
+# What has just been scrolled to is laid out with the next frame, and until then has no text.
+_LAID_OUT = """() => new Promise(
+    laid => requestAnimationFrame(() => requestAnimationFrame(laid))
+)"""
+
+_CONTROLS = """element => [
+    ...element.querySelectorAll("label.widget-label, .widget-checkbox, button")
+].filter(control => control.checkVisibility())
+    .map(control => /pictures-/.test(control.className) ? "a picture" : control.innerText)
+    .map(label => label.replace("\u200b", "").replace(/[(][0-9]+[)]$/, "").trim())  // (2): uploaded
+    .filter(label => label)"""
+
+
+def _height(element: Locator) -> int:
+    """In pixels."""
+    return math.ceil(element.bounding_box()["height"])
 
 
 class Panel:
@@ -291,11 +319,14 @@ class Panel:
 
     def __init__(self, lab: Lab, title: str, root: Locator) -> None:
         self.lab, self.title, self.root = lab, title, root
+        self.moved: set[str] = set()  # the labels of what was moved
+        self.by_keys: set[str] = set()  # of these, what was moved with the keyboard only
 
     # what is moved
 
     def slide(self, label: str, steps: int) -> None:
         """Move a slider by so many steps with the arrow keys, down for less than 0."""
+        self._moves(label, by_keys=True)
         handle = self._labelled(label).locator("[role=slider]").first
         handle.focus()
         for _ in range(abs(steps)):
@@ -303,6 +334,7 @@ class Panel:
 
     def drag(self, label: str, to: float) -> None:
         """Move a slider with the mouse to a share of its way, 0 to 1, in some quick moves."""
+        self._moves(label)
         control = self._labelled(label)
         handle, way = control.locator("[role=slider]").first, control.locator(".noUi-base")
         handle.scroll_into_view_if_needed()
@@ -316,25 +348,62 @@ class Panel:
 
     def choose(self, label: str, option: str) -> None:
         """Take an option of a dropdown, by its text."""
+        self._moves(label)
         self._labelled(label).locator("select").select_option(label=option)
 
-    def tick(self, label: str, on: bool = True) -> None:
-        """Set a checkbox, or a radio button where `label` is one of its options."""
-        self.root.get_by_label(label, exact=True).set_checked(on)
+    def step(self, label: str, steps: int) -> None:
+        """Open a dropdown with the Space bar, go by so many options with the arrow keys, up for
+        less than 0, and press Enter. (While it is closed, JupyterLab takes the arrow keys to move
+        from cell to cell.)"""
+        self._moves(label, by_keys=True)
+        self._labelled(label).locator("select").press("Space")
+        for _ in range(abs(steps)):
+            self.lab.page.keyboard.press("ArrowDown" if steps > 0 else "ArrowUp")
+        self.lab.page.keyboard.press("Enter")
+
+    def chosen(self, label: str) -> str:
+        """The text of the option that a dropdown shows; nothing where it is blank."""
+        select = self._labelled(label).locator("select")
+        said = select.evaluate("element => element.selectedOptions[0]?.label ?? ''")
+        return said.replace("\N{NO-BREAK SPACE}", " ")
+
+    def tick(self, label: str, on: bool = True, key: str = "") -> None:
+        """Set a checkbox, or a radio button where `label` is one of its options: with the mouse,
+        or with a key, "Space"."""
+        self._moves(label, by_keys=bool(key))
+        box = self.root.get_by_label(label, exact=True)
+        if not key:
+            box.set_checked(on)
+        elif box.is_checked() != on:
+            box.press(key)
 
     def press(self, name: str, key: str = "") -> None:
         """Press a button: with the mouse, or with a key such as "Enter" or "Space"."""
+        self._moves(name, by_keys=bool(key))
         button = self.root.get_by_role("button", name=name, exact=True)
         button.press(key) if key else button.click()
 
+    def pick(self, number: int, key: str = "", group: int = 0) -> None:
+        """Choose one of several pictures, counted from 0: with the mouse, or with a key.
+
+        Args:
+            group: which pictures, where more than one is to be chosen.
+        """
+        self._moves("a picture", by_keys=bool(key))
+        groups = self.root.locator(".widget-box:has(> button[class*=pictures-])")
+        picture = groups.nth(group).locator("button").nth(number)
+        picture.press(key) if key else picture.click()
+
     def type(self, label: str, text: str) -> None:
         """Replace what stands in a text or number field, and press Enter."""
+        self._moves(label)
         field = self._labelled(label).locator("input, textarea").first
         field.fill(str(text))
         field.press("Enter")
 
-    def upload(self, name: str, file: Path | Sequence[Path]) -> None:
-        """Press an upload button and give it files."""
+    def upload(self, name: str, file: Path | Sequence[Path] | Mapping[str, Any]) -> None:
+        """Press an upload button and give it files, or one as its name, mimeType and buffer."""
+        self._moves(name)
         with self.lab.page.expect_file_chooser() as chooser:
             self.root.get_by_role("button", name=re.compile(re.escape(name))).click()
         chooser.value.set_files(file)
@@ -345,6 +414,7 @@ class Panel:
         """What can be seen now of: "pictures" (digests), their "alt" texts, "text" beside the
         controls, title and status, the "status" line, or what a CSS selector finds."""
         self.root.scroll_into_view_if_needed()  # texts that are far away are not laid out
+        self.lab.page.evaluate(_LAID_OUT)
         if what in ("pictures", "text"):
             return self.root.evaluate({"pictures": _PICTURES, "text": _TEXTS}[what])
         if what == "alt":
@@ -352,6 +422,22 @@ class Panel:
             return self.root.locator("img").evaluate_all(images)
         css = "[role=status], [role=alert]" if what == "status" else what
         return self.root.locator(css).all_inner_texts()
+
+    def controls(self) -> set[str]:
+        """The labels of all that can be moved; of pictures to choose from just "a picture"."""
+        self.root.scroll_into_view_if_needed()
+        self.lab.page.evaluate(_LAID_OUT)
+        return set(self.root.evaluate(_CONTROLS))
+
+    def problem(self, timeout: float = SOON) -> str:
+        """What the panel says is wrong, once it says so.
+
+        Raises:
+            AssertionError: nothing was wrong after `timeout` seconds.
+        """
+        alerts = self.root.locator("[role=alert]")
+        self._until(lambda: alerts.count() > 0, timeout, "no problem")
+        return alerts.first.inner_text()
 
     @contextmanager
     def changes(self, *what: str, timeout: float = SOON) -> Iterator[None]:
@@ -386,6 +472,11 @@ class Panel:
 
     def _working(self) -> bool:
         return any(said.startswith("Working") for said in self.shows("status"))
+
+    def _moves(self, label: str, by_keys: bool = False) -> None:
+        self.moved.add(label)
+        if by_keys:
+            self.by_keys.add(label)
 
     def _labelled(self, label: str) -> Locator:
         """The control with this label: the smallest widget around it."""

@@ -122,8 +122,12 @@ def test_every_control_moves_what_is_shown(lab, write, tmp_path):
     assert "(2, 1.0, 'cat'" in said()
     for moved, seen in {
         ("choose", "class", "dog"): "'dog', False",
+        ("step", "class", -1): "'cat', False",
+        ("step", "class", 1): "'dog', False",
         ("tick", "mirrored"): "'dog', True",
         ("tick", "mirrored", False): "'dog', False",
+        ("tick", "mirrored", True, "Space"): "'dog', True",
+        ("tick", "mirrored", False, "Space"): "'dog', False",
         ("type", "name", "Ana"): "'Ana', []",
         ("press", "mean"): "'mean', 0)",
         ("press", "Count"): "'mean', 1)",
@@ -138,6 +142,8 @@ def test_every_control_moves_what_is_shown(lab, write, tmp_path):
     with panel.changes("text"):
         panel.upload("A file", file)
     assert "('picture.bin', 5)" in said()
+    assert panel.controls() - panel.moved == {"Deaf", "rule", "sum"}
+    assert panel.by_keys == {"steps", "class", "mirrored", "Count"}
     assert panel.shows("status") == ["Ready."]
     assert other.shows("text") == before  # several panels live side by side
     assert panel.screenshot().stat().st_size > 1000
@@ -146,8 +152,11 @@ def test_every_control_moves_what_is_shown(lab, write, tmp_path):
     deaf = panel.changes("text", "pictures", timeout=1)
     with pytest.raises(AssertionError, match="no change of text and pictures within 1 s"), deaf:
         panel.press("Deaf")
+    with pytest.raises(AssertionError, match="no problem within 1 s"):
+        panel.problem(timeout=1)
     with pytest.raises(AssertionError, match="no silly names"), panel.changes("status"):
         panel.type("name", "silly")
+    assert panel.problem() == "⚠ no silly names"
 
 
 def test_a_picture_with_the_same_content_has_not_changed(lab, write):
@@ -178,7 +187,7 @@ def test_a_notebook_that_does_not_end_is_given_up(lab, write):
 
 
 def test_what_the_console_says_is_kept_once(lab):
-    lab.go("/lab")
+    lab.go("/lab?reset")  # without the notebooks that were open, whose kernels would start again
     lab.complaints()
     lab.page.evaluate("console.log('only said'); console.error('a real error')")
     lab.page.evaluate("setTimeout(() => { throw new Error('uncaught one'); })")
