@@ -25,7 +25,7 @@ Images are (n, 3, h, w), in [0, 1] for the networks of `helpers.models`.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -187,6 +187,10 @@ def backtrack(
 # ---------------------------------------------------------------- forward, with a memory
 
 
+def _whole(step: _Step, nodes: Nodes) -> list[Nodes]:
+    return [nodes]
+
+
 @dataclass(frozen=True, eq=False)
 class Recording:
     """One forward pass, with the activations that backtracking needs.
@@ -231,6 +235,30 @@ class Recording:
                 lies above the start.
             Unsupported: an operation on the way has no rule.
         """
+        *_, (_, paths) = self.descending(start, layer, until, rules)
+        return paths
+
+    def descending(
+        self,
+        start: Int64[Tensor, "n ..."],
+        layer: str | None = None,
+        until: str = IMAGE,
+        rules: Rules | None = None,
+        pieces: Callable[[_Step, Nodes], Iterable[Nodes]] = _whole,
+    ) -> Iterator[tuple[float, Paths]]:
+        """`backtrack` piece by piece, for those who watch it or have other work in between.
+
+        Args:
+            pieces: cuts the nodes of a layer into those that go down in one go. They do not depend
+                on each other: where pieces meet in a node below, their paths add up.
+
+        Yields:
+            The share of the layers that are done, and the paths so far: one object that grows. The
+            share is 1 at the last, which are the paths that `backtrack` returns, and only there.
+
+        Raises:
+            As `backtrack`.
+        """
         first = self._step(layer) if layer else self.steps[-1]
         last = self._step(until)
         if last.number > first.number:
@@ -238,6 +266,8 @@ class Recording:
         n, rules = len(self.logits), rules or Rules()
         waiting = {first.number: [_started(start, first, self.logits)]}
         layers, ended = {}, {}
+        paths = Paths(layers, ended, self.size, n)
+        total = first.number - last.number + 1
         for step in reversed(self.steps[last.number : first.number + 1]):
             if step.number not in waiting:
                 continue
@@ -249,15 +279,17 @@ class Recording:
                     f"{step.operation} at {step.name!r} cannot be backtracked; rules exist for "
                     f"{', '.join(sorted(_names_of_rules()))}"
                 )
-            handed, found = step.rule(step, nodes, rules)
-            for below, lower in handed:
-                waiting.setdefault(below.number, []).append(lower)
-            if not found.all():
-                dead = nodes[~found]
-                ended[step.name] = nodes.count.new_zeros(n).index_add_(0, dead.image, dead.count)
+            for piece in pieces(step, nodes):
+                handed, found = step.rule(step, piece, rules)
+                for below, lower in handed:
+                    waiting.setdefault(below.number, []).append(lower)
+                if not found.all():
+                    dead, none = piece[~found], nodes.count.new_zeros(n)
+                    ended.setdefault(step.name, none).index_add_(0, dead.image, dead.count)
+                yield 1 - (step.number - last.number) / total, paths
         if until not in layers:  # all paths ended, or passed it by
             layers[until] = _moved(nodes[:0], nodes.index[:0], last.shape)
-        return Paths(layers, ended, self.size, n)
+        yield 1.0, paths
 
     def _step(self, layer: str) -> _Step:
         for step in self.steps:

@@ -89,6 +89,12 @@ class Course:
     def store(self) -> Store:
         return Store(self.folder / "store")
 
+    @property
+    def torch_home(self) -> Path | None:
+        """Where pretrained weights are looked for first: DATA_ROOT/torch_home, if there is one."""
+        home = self.data_root / "torch_home" if self.data_root else None
+        return home if home and home.is_dir() else None
+
     def images(
         self,
         split: str,
@@ -176,9 +182,7 @@ class Course:
         weights = weights or self.profile.backbone
         if weights is None:
             return None
-        home = self.data_root / "torch_home" if self.data_root else None
-        home = home if home and home.is_dir() else None
-        return models.pretrained(weights, torch_home=home)
+        return models.pretrained(weights, torch_home=self.torch_home)
 
     def baseline(
         self, train: ImageSet, validation: ImageSet, seed: int = 0

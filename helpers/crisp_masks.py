@@ -306,6 +306,35 @@ def iebb_masks(
     ).smooth
 
 
+def fitting(
+    model: nn.Module,
+    images: Float[Tensor, "n 3 h w"],
+    targets: Int64[Tensor, " n"],
+    schedule: Schedule = SCHEDULES["paper"],
+    *,
+    precision: str = "float32",
+    seed: int = 0,
+) -> Iterator[tuple[Float[Tensor, "n h w"], Float[Tensor, " n"]]]:
+    """Both phases, step by step, for those who want to watch them.
+
+    All images are one batch: this ends at what `crisp_masks` finds with a batch of that size. The
+    model is used in eval mode with frozen weights and is as it was whenever this waits.
+
+    Yields:
+        The masks after each step, to be read before the next one overwrites them, and the loss
+        before it: `schedule.smooth.iterations` smooth masks, enlarged to the image's size, and then
+        `schedule.crisp.iterations` crisp ones.
+
+    Raises:
+        ValueError: as `crisp_masks`. A loss that is not finite is yielded like any other.
+    """
+    _check(model, images, targets, 1, precision)
+    how = schedule.for_side(min(images.shape[2:]))
+    answer = _answering(model, images, targets.to(images.device), how, precision)
+    disc, enlarged = _coarse(images, how)
+    yield from _both(_guarded(model, answer), disc, enlarged, how, _shifts(how, seed))
+
+
 def refining(
     model: nn.Module,
     images: Float[Tensor, "n 3 h w"],
@@ -335,14 +364,9 @@ def refining(
     if smooth.shape != (len(images), *images.shape[2:]):
         raise ValueError(f"masks {tuple(smooth.shape)} for images {tuple(images.shape)}")
     how = schedule.for_side(min(images.shape[2:]))
-    seen = _answering(model, images, targets.to(images.device), how, precision)
-
-    def answer(masks: Tensor, shift: Tensor) -> Tensor:  # (n, h, w), (2,) -> (n,)
-        with frozen(model):
-            return seen(masks, shift)
-
+    answer = _answering(model, images, targets.to(images.device), how, precision)
     late = _shifts(how, seed)[how.smooth.iterations :]
-    yield from _descend(answer, smooth, how.crisp, how, late)
+    yield from _descend(_guarded(model, answer), smooth, how.crisp, how, late)
 
 
 def _shifts(how: Schedule, seed: int) -> Int64[Tensor, "steps 2"]:
@@ -385,6 +409,16 @@ def _answering(
     return answer
 
 
+def _guarded(model: nn.Module, answer: Answer) -> Answer:
+    """The same, with a model that is frozen only while it answers."""
+
+    def guarded(masks: Tensor, shift: Tensor) -> Tensor:
+        with frozen(model):
+            return answer(masks, shift)
+
+    return guarded
+
+
 def _fitted(
     model: nn.Module,
     images: Float[Tensor, "n 3 h w"],
@@ -395,33 +429,53 @@ def _fitted(
     progress: Callable[[int], object] | None,
 ) -> tuple[Float[Tensor, "n h w"], Float[Tensor, "n h w"], Float[Tensor, "steps n"]]:
     """Smooth and crisp masks and the losses of one batch; the model is frozen."""
-    n, (h, w) = len(images), images.shape[2:]
     answer = _answering(model, images, targets, how, precision)
+    disc, enlarged = _coarse(images, how)
+    masks = smooth = enlarged(disc).clamp(0, 1)
+    losses = images.new_empty(len(shifts), len(images))
+    for step, (masks, loss) in enumerate(_both(answer, disc, enlarged, how, shifts)):
+        losses[step] = loss
+        if step < how.smooth.iterations:
+            smooth = masks
+        if progress is not None:
+            progress(len(images))
+    return smooth, masks, losses
+
+
+def _coarse(
+    images: Float[Tensor, "n 3 h w"], how: Schedule
+) -> tuple[Float[Tensor, "n r c"], Callable[[Tensor], Tensor]]:
+    """The disc of cells that each image starts from, and what enlarges cells to the image."""
+    h, w = images.shape[2:]
     cells = max(round(h / how.coarse), 1), max(round(w / how.coarse), 1)
     rows, columns = (
         _enlarging(c, side, how.mask_sigma).to(images)
         for c, side in zip(cells, (h, w), strict=True)
     )
 
-    def enlarged(coarse: Tensor) -> Tensor:  # (n, rows of cells, columns of cells) -> (n, h, w)
+    def enlarged(coarse: Tensor) -> Tensor:  # (n, r, c) -> (n, h, w)
         return rows @ coarse @ columns.T
 
-    losses = images.new_empty(len(shifts), n)
+    return starting_disc(cells, how.disc).to(images).expand(len(images), -1, -1), enlarged
 
-    def ended(answer: Answer, start: Tensor, phase: Phase, steps: slice) -> Tensor:
-        last = start
-        for step, (masks, loss) in enumerate(_descend(answer, start, phase, how, shifts[steps])):
-            losses[steps][step] = loss
-            last = masks
-            if progress is not None:
-                progress(n)
-        return last
 
-    early, late = slice(how.smooth.iterations), slice(how.smooth.iterations, None)
-    disc = starting_disc(cells, how.disc).to(images).expand(n, -1, -1)
-    coarse = ended(lambda mask, shift: answer(enlarged(mask), shift), disc, how.smooth, early)
-    smooth = enlarged(coarse).clamp(0, 1)  # rounding
-    return smooth, ended(answer, smooth, how.crisp, late), losses
+def _both(
+    answer: Answer,
+    disc: Float[Tensor, "n r c"],
+    enlarged: Callable[[Tensor], Tensor],
+    how: Schedule,
+    shifts: Int64[Tensor, "steps 2"],
+) -> Iterator[tuple[Float[Tensor, "n h w"], Float[Tensor, " n"]]]:
+    """The smooth phase on cells and then the crisp one on pixels: as `_descend`, but all masks have
+    the image's size."""
+    early, late = shifts.tensor_split([how.smooth.iterations])
+    smooth = enlarged(disc).clamp(0, 1)
+    for coarse, loss in _descend(
+        lambda mask, shift: answer(enlarged(mask), shift), disc, how.smooth, how, early
+    ):
+        smooth = enlarged(coarse).clamp(0, 1)  # rounding
+        yield smooth, loss
+    yield from _descend(answer, smooth, how.crisp, how, late)
 
 
 def _descend(

@@ -121,48 +121,19 @@ def mask_slices(
         The share of all steps that are done, and the map so far.
 
     Raises:
-        ValueError: less than one step in a slice, a schedule that shifts the image, or as
-            `crisp_masks.crisp_masks`.
+        ValueError: less than one step in a slice, or as `crisp_masks.crisp_masks`.
+        FloatingPointError: a loss is not finite.
     """
     if every < 1:
         raise ValueError(f"a slice has at least 1 step, not {every}")
-    if schedule.jitter:
-        raise ValueError("masks in slices are for schedules that do not shift the image")
-    cm._check(model, images, targets, max(1, len(images)))
-    h, w = images.shape[2:]
-    how = schedule.for_side(min(h, w))
-    images = images.contiguous(memory_format=torch.channels_last)
-    blurry = cm.blurred(images, how.image_sigma, how.kernel)
-    cells = max(round(h / how.coarse), 1), max(round(w / how.coarse), 1)
-    down, across = (
-        cm._enlarging(c, side, how.mask_sigma).to(images)
-        for c, side in zip(cells, (h, w), strict=True)
-    )
-    targets, total = targets.to(images.device), how.smooth.iterations + how.crisp.iterations
-    done = 0
-    masks = cm.starting_disc(cells, how.disc).to(images).repeat(len(images), 1, 1)
-
-    def enlarged(coarse: Tensor) -> Tensor:
-        return down @ coarse @ across.T
-
-    for phase, shown in ((how.smooth, enlarged), (how.crisp, lambda mask: mask)):
-        masks = masks.detach().clone().requires_grad_()
-        adam = torch.optim.Adam([masks], lr=how.lr)
-        for step in range(phase.iterations):
-            with frozen(model), torch.enable_grad():
-                l1, l2, l3 = cm.penalties(masks, how.beta)
-                seen = cm.perturbed(images, blurry, shown(masks))
-                loss = cm._probability(model, seen, targets)
-                loss = loss + phase.l1 * l1 + phase.l2 * l2 + phase.l3 * l3
-                (masks.grad,) = torch.autograd.grad(loss.sum(), masks)
-            adam.step()
-            with torch.no_grad():
-                masks.clamp_(0, 1)
-            done += 1
-            if (step + 1) % every == 0 or step + 1 == phase.iterations:
-                yield done / total, removed(shown(masks.detach()).clamp(0, 1))
-        if phase is how.smooth:
-            masks = enlarged(masks.detach()).clamp(0, 1)
+    first = schedule.smooth.iterations
+    total = first + schedule.crisp.iterations
+    for step, (masks, loss) in enumerate(cm.fitting(model, images, targets, schedule), 1):
+        if not loss.isfinite().all():
+            raise FloatingPointError("the loss of a mask is not finite")
+        of_its_phase = step if step <= first else step - first
+        if of_its_phase % every == 0 or step in (first, total):
+            yield step / total, removed(masks)
 
 
 def paths(
@@ -528,7 +499,7 @@ def look(
         say(name)
         try:
             maps[name] = make().cpu()
-        except ValueError as error:  # Unsupported is one
+        except (ValueError, FloatingPointError) as error:  # Unsupported is a ValueError
             missing[name] = str(error)
     said = logits.float().softmax(1).gather(1, targets[:, None])[:, 0]
     return Looked(

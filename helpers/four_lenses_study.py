@@ -55,6 +55,8 @@ UNTRAINED = Network("untrained")
 UNMODIFIED, BLACK = "unmodified", "black"
 _COMPARED = ("original", "mixed_rand")  # whose summaries are counted
 _PAIRS = tuple(combinations(LENSES, 2))
+# painting and Grad-CAM are both enlarged from the last feature maps: alike by construction
+_APART = tuple(pair for pair in _PAIRS if pair != (PAINTING, CAM))
 _MIXED = ("original", "mixed_same", "mixed_rand")  # the test sets of accuracy and BG-gap
 
 
@@ -677,12 +679,12 @@ def maps_of(study: Study, seen: Seen) -> dict[str, Float[Tensor, "n h w"]]:
 
 
 def agreements(
-    study: Study, found: Mapping[Network, Seen]
+    study: Study, found: Mapping[Network, Seen], cells: int | None = None
 ) -> dict[tuple[str, str], dict[str, Float[Tensor, "networks n"]]]:
     """For every two of MAPS the rank correlation of their maps, networks x images: "image" within
     an image, "others" with the second lens's maps of the other images, "untrained" (one row) within
-    an image of the untrained network."""
-    cells = study.budget.cells
+    an image of the untrained network. On a grid of `cells`, by default the budget's."""
+    cells = cells or study.budget.cells
 
     def ranks(network: Network) -> dict[str, Tensor]:
         maps = maps_of(study, found[network])
@@ -713,7 +715,40 @@ def agreement(study: Study, found: Mapping[Network, Seen]) -> pd.DataFrame:
     for pair in [pair for pair in rows if CENTRE in pair]:
         rows[pair] |= dict.fromkeys(("same minus another", "minus from", "minus to"), np.nan)
     rows["four lenses", "mean of six"] = _agreement_row(study, _mean_of(every, _PAIRS))
+    rows["without painting", "and Grad-CAM"] = _agreement_row(study, _mean_of(every, _APART))
     return pd.DataFrame(rows).T.rename_axis(["lens", "and"])
+
+
+def sensitivity(study: Study, found: Mapping[Network, Seen]) -> pd.DataFrame:
+    """How far the answers hang on choices: which pairs, which grid, which networks.
+
+    Columns: the mean correlation of two lenses on one image, and what is left of it beyond another
+    image's map, an untrained network's maps and the centred Gaussian, each with its interval
+    (`four_lenses.over_networks_and_images`). "Knowing": right at twice chance or better.
+    """
+    knowing = [found[n].accuracy >= 2 * chance(study) for n in study.networks]
+    rows = {}
+    for cells in dict.fromkeys((study.budget.cells, max(2, study.budget.cells // 2))):
+        every = agreements(study, found, cells)
+        for pairs in (_PAIRS, _APART):
+            mean = _mean_of(every, pairs)
+            centre = _mean_of(every, [(lens, CENTRE) for pair in pairs for lens in pair])
+            left = {
+                "another image": mean["image"] - mean["others"],
+                "untrained": mean["image"] - mean["untrained"],
+                "centre": mean["image"] - centre["image"],
+            }
+            for who, kept in (("all", [True] * len(knowing)), ("knowing", knowing)):
+                if not any(kept):
+                    continue
+                groups = [g for g, k in zip(study.groups, kept, strict=True) if k]
+                of = {what: values[torch.tensor(kept)] for what, values in left.items()}
+                told = {w: fl.over_networks_and_images(v, groups) for w, v in of.items()}
+                grid = f"{cells} x {cells}"
+                rows[grid, f"{len(pairs)} pairs", who] = {
+                    "same image": mean["image"][torch.tensor(kept)].nanmean().item()
+                } | {f"beyond {w}": f"{m:.2f} [{a:.2f}, {b:.2f}]" for w, (m, a, b) in told.items()}
+    return pd.DataFrame(rows).T.rename_axis(["grid", "pairs", "networks"])
 
 
 def _mean_of(
@@ -843,7 +878,8 @@ _COLUMNS: dict[str, Callable[[Study, Seen], float]] = {
 
 
 def _on_object(study: Study, seen: Seen, lens: str) -> float:
-    return fl.beyond_area(seen.maps[lens], study.images.masks).nanmean().item()
+    """As in `shares`: a map that is 0 everywhere counts as chance."""
+    return fl.beyond_area(seen.maps[lens], study.images.masks).nan_to_num(0.0).mean().item()
 
 
 def each_network(study: Study, found: Mapping[Network, Seen]) -> pd.DataFrame:
@@ -913,7 +949,12 @@ def quantities(study: Study, found: Mapping[Network, Seen]) -> dict[str, dict[st
     every = agreements(study, found)
     mean = _mean_of(every, _PAIRS)
     centre = _mean_of(every, [(lens, CENTRE) for lens in LENSES])
-    by_image = mean["image"].nanmean(0)
+
+    def wider(values: Tensor) -> dict[str, Any]:  # the card draws images anew, networks stay
+        _, low, high = fl.over_networks_and_images(values, study.groups)
+        drawn = f"with networks drawn anew, too: [{low:.2f}, {high:.2f}]".replace("-", "−")
+        return _finite(values.nanmean(0)) | {"because": f"{drawn}; one untrained network"}
+
     asked = {
         "c5-black-network-looks-at-object": _paired(
             study, found, "only_fg", "original", lambda s: s.points[UNMODIFIED].nanmean().item()
@@ -925,9 +966,9 @@ def quantities(study: Study, found: Mapping[Network, Seen]) -> dict[str, dict[st
             study, found, "mixed_rand", "original", lambda s: s.summaries_per_class
         ),
         "c5-small-gap-recognised": _gap_asked(study, found),
-        "c5-lenses-agree-beyond-shuffled": _finite((mean["image"] - mean["others"]).nanmean(0)),
-        "c5-lenses-agree-beyond-untrained": _finite(by_image - mean["untrained"][0]),
-        "c5-lenses-agree-beyond-centre": _finite(by_image - centre["image"].nanmean(0)),
+        "c5-lenses-agree-beyond-shuffled": wider(mean["image"] - mean["others"]),
+        "c5-lenses-agree-beyond-untrained": wider(mean["image"] - mean["untrained"]),
+        "c5-lenses-agree-beyond-centre": wider(mean["image"] - centre["image"]),
     }
     of_lens = shares(study, found)
     alike = _over_images(np.stack([of_lens[lens].numpy() for lens in LENSES], 1))

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import kendalltau, spearmanr
+from scipy.stats import kendalltau, rankdata, spearmanr
 
 from helpers import check, imagenet9
 from helpers.check.judging import Exercise, Question, judge_number
@@ -130,6 +130,19 @@ def box_as_numpy(mask):
     return np.array([x.min(), y.min(), x.max() + 1, y.max() + 1])
 
 
+def box_of_the_ends(mask):
+    places = mask.nonzero()
+    if not len(places):
+        return torch.zeros(4, dtype=torch.long)
+    return torch.stack((*places[0].flip(0), *(places[-1] + 1).flip(0)))
+
+
+def box_that_trusts_the_first_pixel(mask):
+    right = check.box.reference(mask)
+    right[0] = mask.nonzero()[0, 1] if mask.any() else 0
+    return right
+
+
 def noise_in_place(images, masks, drawn):
     background = (drawn * 0.5 * 255).clamp(0, 255).round().to(torch.uint8)
     keep = masks[:, None].expand_as(images)
@@ -172,6 +185,11 @@ def objective_as_one_number(model, images, targets, l2):
     return (score - l2 * (model.normalise(images) ** 2).flatten(1).sum(1)).sum()
 
 
+def objective_of_all_pairs(model, images, targets, l2):
+    size = model.normalise(images).square().sum((1, 2, 3))
+    return model(images)[:, targets] - l2 * size
+
+
 def objective_with_a_bonus(model, images, targets, l2):
     score = model(images)[torch.arange(len(images)), targets]
     return score + l2 * (model.normalise(images) ** 2).flatten(1).sum(1)
@@ -185,6 +203,11 @@ def step_without_a_guard(images, slope, rate):
 def step_of_the_batch(images, slope, rate):
     unit = slope / (torch.linalg.vector_norm(slope) + 1e-12)
     return torch.clip(images + rate * images[0].numel() ** 0.5 * unit, 0, 1)
+
+
+def step_without_the_root(images, slope, rate):
+    norm = slope.flatten(1).norm(dim=1)[:, None, None, None].clamp(min=1e-12)
+    return (images + rate * images[0].numel() * slope / norm).clamp(0, 1)
 
 
 def step_down(images, slope, rate):
@@ -216,6 +239,12 @@ def loss_of_what_is_kept(p, masks, l1, l2, l3, beta):
     down, across = loss_of(masks, beta)
     border = (down.sum((1, 2)) + across.sum((1, 2))) / (masks.shape[1] * masks.shape[2])
     return p + l1 * masks.mean((1, 2)) + l2 * border + l3 * (masks - masks**2).mean((1, 2))
+
+
+def loss_without_the_third(p, masks, l1, l2, l3, beta):
+    down, across = loss_of(masks, beta)
+    border = (down.sum((1, 2)) + across.sum((1, 2))) / (masks.shape[1] * masks.shape[2])
+    return p + l1 * (1 - masks).mean((1, 2)) + l2 * border
 
 
 def loss_without_return(p, masks, l1, l2, l3, beta):
@@ -290,6 +319,18 @@ def convolution_off_by_the_padding(a, weight, row, column, stride, padding):
     c = products.sum(dim=(1, 2)).argmax().item()
     y, x = divmod(torch.where(window[c] > 0, products[c], -torch.inf).argmax().item(), k)
     return c, top + y, left + x
+
+
+def convolution_with_a_padding_of_one(a, weight, row, column, stride, padding):
+    return convolution_right(a, weight, row, column, stride, 1)
+
+
+def convolution_right(a, weight, row, column, stride, padding):
+    window, top, left, k = convolve(a, weight, row, column, stride, padding)
+    products = torch.where(window > 0, window * weight, -torch.inf)
+    c = int((window * weight).sum((1, 2)).argmax())
+    y, x = divmod(int(products[c].argmax()), k)
+    return c, top + y - padding, left + x - padding
 
 
 def convolution_by_activation(a, weight, row, column, stride, padding):
@@ -381,6 +422,12 @@ def ranks_without_ties(a, b):
     return np.corrcoef(x, y)[0, 1]
 
 
+def spearman_by_the_formula(a, b):
+    apart = rankdata(a.flatten()) - rankdata(b.flatten())
+    n = a.numel()
+    return 1 - 6 * float((apart**2).sum()) / (n**3 - n)
+
+
 def kendall(a, b):
     return kendalltau(a.flatten(), b.flatten()).statistic
 
@@ -405,6 +452,8 @@ PLANTED = [
     ("box", box_inclusive, "one pixel too early"),
     ("box", box_rows_first, "x and y are swapped"),
     ("box", box_as_numpy, "a NumPy array"),
+    ("box", box_of_the_ends, "the first and the last true pixel"),
+    ("box", box_that_trusts_the_first_pixel, "in no way that is known"),
     ("noise", noise_in_place, "changes its input `images` in place"),
     ("noise", noise_that_wraps, "wraps around"),
     ("noise", noise_in_floats, "The numbers are float32; wanted are uint8"),
@@ -412,13 +461,16 @@ PLANTED = [
     ("objective", objective_with_probabilities, "after the softmax"),
     ("objective", objective_towards_black, "towards black"),
     ("objective", objective_as_one_number, "The first axis is gone"),
+    ("objective", objective_of_all_pairs, "Each row was taken with every row"),
     ("objective", objective_with_a_bonus, "wrong sign"),
     ("step", step_without_a_guard, "a special case does not. 12 of 12 values are NaN"),
     ("step", step_of_the_batch, "that of the whole batch"),
     ("step", step_down, "goes down"),
+    ("step", step_without_the_root, "square root of that number"),
     ("mask_loss", loss_with_sums, "sums over pixels"),
     ("mask_loss", loss_with_means_of_differences, "over their own number"),
     ("mask_loss", loss_of_what_is_kept, "should be on 1 - m"),
+    ("mask_loss", loss_without_the_third, "third penalty is missing"),
     ("mask_loss", loss_without_return, "is there a `return`?"),
     ("mask_loss", loss_for_all_masks, "each mask has its own loss"),
     ("offset_median", median_by_means, "These are means"),
@@ -432,6 +484,7 @@ PLANTED = [
     ("max_pooling", pooling_columns_first, "Row and column have changed places"),
     ("max_pooling", pooling_of_a_flat_index, "3 numbers are wanted"),
     ("convolution", convolution_off_by_the_padding, "The padding is forgotten"),
+    ("convolution", convolution_with_a_padding_of_one, "taken for granted"),
     ("convolution", convolution_by_activation, "the largest activation"),
     ("convolution", convolution_by_one_product, "the largest single product"),
     ("f_beta", f_one, "This is F1"),
@@ -447,6 +500,7 @@ PLANTED = [
     ("vulnerable_share", fooled_composites, "share of all composites"),
     ("rank_correlation", pearson, "Pearson"),
     ("rank_correlation", ranks_without_ties, "share their mean rank"),
+    ("rank_correlation", spearman_by_the_formula, "for maps without equal values"),
     ("rank_correlation", kendall, "in no way that is known"),
     ("beyond_area", share_alone, "the share on the object alone"),
     ("beyond_area", share_as_share, "wanted are points"),

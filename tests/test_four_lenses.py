@@ -138,6 +138,14 @@ def test_slices_refuse_what_they_cannot_do():
         next(fl.mask_slices(model, images, torch.tensor([2]), FEW))
 
 
+def test_slices_without_a_finite_loss_end_with_a_word():
+    model = tiny()
+    for parameter in model.parameters():
+        parameter.data.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        next(fl.mask_slices(model, pictures(), torch.zeros(3, dtype=torch.long), FEW))
+
+
 # ---- lenses 3 and 4
 
 
@@ -431,6 +439,15 @@ def test_a_bare_network_gets_imagenets_normalisation():
     with_it = fl.look(tiny(), pictures(), ("cat", "dog"), **how)
     for lens in bare.maps:
         assert torch.equal(bare.maps[lens], with_it.maps[lens])
+
+
+def test_a_lens_that_fails_leaves_the_others(monkeypatch):
+    def fails(*_):
+        raise FloatingPointError("the loss of images [0] is not finite")
+
+    monkeypatch.setattr(fl.cm, "crisp_masks", fails)
+    found = fl.look(tiny(), pictures(), ("cat", "dog"), ascent=Ascent(steps=2))
+    assert "not finite" in found.missing[fl.MASK] and fl.CAM in found.maps
 
 
 class Sine(nn.Module):

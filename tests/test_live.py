@@ -8,8 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers.widgets import pieces
+from helpers.widgets import live, pieces
 from helpers.widgets.live import Latest, Panel
+
+
+async def ended(*panels):
+    """Wait until nothing is running, however busy the machine."""
+    while any(panel._latest.running for panel in panels):
+        await asyncio.sleep(0.005)
 
 
 class Counting(Panel):
@@ -60,7 +66,7 @@ def test_a_movement_drops_the_work_before_it_and_closes_its_generator():
         assert panel.begun[-1] == 1_000 and 1_000 not in panel.closed
         panel.n.value = 5
         assert panel.closed[-1] == 1_000  # at once, not when somebody collects garbage
-        await asyncio.sleep(0.2)
+        await ended(panel)
         return panel
 
     panel = asyncio.run(room())
@@ -74,7 +80,7 @@ def test_of_many_movements_in_one_pause_only_the_last_is_worked_on():
         for n in range(100, 140):
             panel.n.value = n
         assert "Working" in panel.status.value  # said before anything is computed
-        await asyncio.sleep(0.3)
+        await ended(panel)
         return panel
 
     panel = asyncio.run(room())
@@ -125,7 +131,7 @@ def test_panels_do_not_share_work():
         panels = [Counting() for _ in range(3)]
         for k, panel in enumerate(panels):
             panel.n.value = 20 + k
-        await asyncio.sleep(0.3)
+        await ended(*panels)
         return [panel.shown.value for panel in panels]
 
     assert asyncio.run(room()) == ["20", "21", "22"]
@@ -236,9 +242,49 @@ def test_what_the_page_says_is_handled_on_the_panels_own_loop():
             offer._buttons[1].comm.handle_msg({"content": {"data": clicked}, "buffers": []})
 
         await asyncio.to_thread(page)
-        await asyncio.sleep(0.2)
+        while len(handled) < 2:
+            await asyncio.sleep(0.005)
+        await ended(panel)
         return panel, offer
 
     panel, offer = asyncio.run(room())
     assert panel.shown.value == "5" and offer.value == 1
     assert handled == [threading.main_thread()] * 2
+
+
+def test_a_closed_panel_does_no_more():
+    panel = Counting()
+    panel.close()
+    panel.n.value = 9
+    assert panel.begun == [3] and panel.shown.value == "3"
+
+
+def test_a_bug_reaches_the_log_at_once():
+    async def room():
+        told = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        panel = Counting()
+        await ended(panel)
+        panel.n.value = 14
+        await ended(panel)
+        await asyncio.sleep(0)
+        return told, panel.status.value
+
+    told, said = asyncio.run(room())
+    assert isinstance(told[0]["exception"], KeyError) and "a bug" in said
+
+
+def test_a_cell_that_is_run_again_closes_its_former_panels(monkeypatch):
+    class Shell:
+        run = "first"
+
+        def get_parent(self):
+            return {"metadata": {"cellId": "here"}, "header": {"msg_id": self.run}}
+
+    shell = Shell()
+    monkeypatch.setattr(live, "get_ipython", lambda: shell)
+    both = [Counting(), Counting()]  # of one run: they stay
+    assert all(panel.comm is not None for panel in both)
+    shell.run = "second"
+    again = Counting()
+    assert all(panel.comm is None for panel in both) and again.comm is not None

@@ -174,7 +174,7 @@ def judge(exercise: Exercise, mine: Any, seed: int | None = None) -> Verdict:
             f"The result is right, but the function changes its input `{changed}` in place, and "
             "whoever called it loses it. Work on a copy: clone().",
         )
-    special = f" and {len(edges)} special cases" if edges else ""
+    special = f" and {len(edges)} special case{'s' * (len(edges) > 1)}" if edges else ""
     return Verdict(True, f"{len(fresh)} random inputs{special} agree with the package.")
 
 
@@ -394,6 +394,10 @@ def _shape_hint(have: tuple[int, ...], want: tuple[int, ...]) -> str:
         return " An axis of length 1 is too many or too few: see keepdim, squeeze or [None]."
     if have == want[1:]:
         return " The first axis is gone: one result for each row is wanted, not one for all."
+    if have == want * 2:
+        return (
+            " Each row was taken with every row: gather, or an arange beside, picks one for each."
+        )
     if len(have) < len(want):
         return " An axis too many was summed or averaged away."
     return ""

@@ -30,6 +30,14 @@ def _pearson(a: Tensor, b: Tensor) -> float:
     return float(torch.corrcoef(torch.stack((a.flatten().double(), b.flatten().double())))[0, 1])
 
 
+def _without_ties(a: Tensor, b: Tensor) -> float:
+    from scipy.stats import rankdata
+
+    apart = rankdata(a.flatten()) - rankdata(b.flatten())
+    n = len(apart)
+    return float(1 - 6 * (apart**2).sum() / (n * (n**2 - 1)))
+
+
 rank_correlation = Exercise(
     _rank_correlation,
     _two_maps,
@@ -40,6 +48,8 @@ rank_correlation = Exercise(
         "argsort gives the order, not the ranks: it says which value comes k-th.": lambda a, b: (
             _pearson(a.flatten().argsort(stable=True), b.flatten().argsort(stable=True))
         ),
+        "The formula 1 - 6 sum d^2 / (n (n^2 - 1)) is for maps without equal values; correlate the "
+        "ranks.": _without_ties,
         "This is one minus the correlation, a distance.": lambda a, b: 1 - _rank_correlation(a, b),
         "This is the correlation squared.": lambda a, b: _rank_correlation(a, b) ** 2,
         "The ranks are correlated row by row and then averaged; a map is ranked as a whole.": (

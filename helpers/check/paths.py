@@ -76,6 +76,17 @@ max_pooling = Exercise(
         "Row and column have changed places in the result.": _pooled_as(
             lambda at, *_: (at[0], at[2], at[1])
         ),
+        "Inside the window row and column have changed places.": (
+            lambda a, c, y, x, size, stride: (
+                c,
+                *(
+                    k * stride + o
+                    for k, o in zip(
+                        (y, x), _within(_window(a, y, x, size, stride)[c])[::-1], strict=True
+                    )
+                ),
+            )
+        ),
         "The maximum is sought in all channels; pooling looks at its own channel only.": (
             lambda a, c, y, x, size, stride: _best_of_all(
                 _window(a, y, x, size, stride), y, x, stride
@@ -114,10 +125,10 @@ def _convolution(
 
 
 def _to_convolve(generator: Generator) -> tuple[Tensor, Tensor, int, int, int, int]:
-    c, stride, padding = _CHANNELS, between(generator, 1, 2), 1
+    c, stride, padding = _CHANNELS, between(generator, 1, 2), between(generator, 0, 1)
     h, w = between(generator, 4, 5), between(generator, 6, 7)
     a = 0.05 + uniform(generator, c, h, w)  # behind a ReLU, and none of them silent
-    rows, columns = (h - 1) // stride + 1, (w - 1) // stride + 1
+    rows, columns = ((side + 2 * padding - 3) // stride + 1 for side in (h, w))
     at = between(generator, 0, rows - 1), between(generator, 0, columns - 1)
     return a, normal(generator, c, 3, 3), *at, stride, padding
 
@@ -187,6 +198,15 @@ convolution = Exercise(
         ),
         "Row and column have changed places in the result.": (
             lambda *given: tuple(_convolution(*given)[k] for k in (0, 2, 1))
+        ),
+        "A padding of 1 is taken for granted; it is `padding`, and may be 0.": (
+            lambda a, weight, row, column, stride, padding: _convolved(_usual_place)(
+                a, weight, row, column, stride, 1
+            )
+        ),
+        "The weights are mirrored, as in a convolution of mathematics; networks multiply each "
+        "weight with the value at its own place.": (
+            lambda a, weight, *rest: _convolution(a, weight.flip(1, 2), *rest)
         ),
         "A place in the padding is followed where all products are negative; only places in the "
         "map are nodes.": _convolved(lambda a, p: ((c := _by_sum(p)), *_within(p[c]))),

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int64
 from torch import Generator, Tensor
 
 from helpers import backgrounds
-from helpers.check.inputs import between, sides
+from helpers.check.inputs import between, sides, uniform
 from helpers.check.judging import Exercise, Question
 
 
@@ -19,16 +19,22 @@ def _box(mask: Bool[Tensor, "h w"]) -> Int64[Tensor, " 4"]:
 
 def _one_object(generator: Generator) -> tuple[Tensor]:
     h, w = sides(generator)
-    top, left = between(generator, 0, h - 2), between(generator, 0, w - 2)
+    top, left = between(generator, 0, h - 3), between(generator, 0, w - 3)
     mask = torch.zeros(h, w, dtype=torch.bool)
-    mask[top : top + 2 + between(generator, 0, 2), left : left + 1] = True
-    mask[top, left : left + 1 + between(generator, 1, 3)] = True
+    part = mask[top : top + between(generator, 2, 4), left : left + between(generator, 3, 5)]
+    part[:] = uniform(generator, *part.shape) < 0.5  # the first pixel need not be the leftmost
+    part[between(generator, 0, 1), between(generator, 0, 1)] = True
     return (mask,)
 
 
 def _box_as(*columns: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """The box of a mask, with other numbers made of the right ones."""
     return lambda mask: torch.stack([column(_box(mask)) for column in columns])
+
+
+def _first_to_last(mask: Tensor) -> Tensor:
+    (y0, x0), (y1, x1) = mask.nonzero()[[0, -1]].tolist() if mask.any() else [(0, 0), (-1, -1)]
+    return torch.tensor([x0, y0, x1 + 1, y1 + 1])
 
 
 box = Exercise(
@@ -48,9 +54,11 @@ box = Exercise(
         "The order is wrong: x0, x1, y0, y1 where x0, y0, x1, y1 is wanted.": _box_as(
             lambda b: b[0], lambda b: b[2], lambda b: b[1], lambda b: b[3]
         ),
+        "x0 and x1 are those of the first and the last true pixel, row by row; between them the "
+        "object may reach further to either side.": _first_to_last,
     },
     edges=(
-        (torch.ones(2, 3, dtype=torch.bool),),
+        (torch.tensor([[False, True, False], [True, False, True]]),),
         (torch.tensor([[False, False], [False, True], [False, False]]),),
         (torch.zeros(3, 4, dtype=torch.bool),),
     ),

@@ -112,6 +112,12 @@ mask_loss = Exercise(
         "The loss has -p where p is wanted: the class should go away, not come.": (
             lambda p, *rest: _mask_loss(-p, *rest)
         ),
+        "The third penalty is missing: it makes the mask crisp.": _penalised(
+            grey=lambda m: 0 * m.mean((1, 2))
+        ),
+        "l2 and l3 have changed places.": lambda p, m, l1, l2, l3, beta: _mask_loss(
+            p, m, l1, l3, l2, beta
+        ),
         "l1 and l2 have changed places.": lambda p, m, l1, l2, l3, beta: _mask_loss(
             p, m, l2, l1, l3, beta
         ),

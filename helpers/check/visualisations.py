@@ -65,6 +65,12 @@ noise = Exercise(
         "The noise is twice as strong: its standard deviation is 0.5, not 1, of the range.": (
             lambda i, m, d: _behind(i, m, _grain(d, 255))
         ),
+        "The noise lies around grey, 127.5; its mean is 0, so that half of it is black.": (
+            lambda i, m, d: _behind(i, m, _grain(d + 1))
+        ),
+        "The negative half of the noise is mirrored; it is cut off at 0.": lambda i, m, d: _behind(
+            i, m, _grain(d.abs())
+        ),
         "The values are cut down to whole numbers; round() them to the nearest.": lambda i, m, d: (
             _behind(i, m, (127.5 * d).clamp(0, 255).byte())
         ),
@@ -226,6 +232,12 @@ step = Exercise(
         "who is in their batch.": lambda x, s, r: (x + _reach(x, r) * s / s.norm()).clamp(0, 1),
         "The step has the length `rate`; wanted is rate times the square root of the number of "
         "values in an image.": lambda x, s, r: (x + r * s / _length(s)).clamp(0, 1),
+        "The step has the length `rate` times the number of values in an image; it is the square "
+        "root of that number.": lambda x, s, r: (x + r * x[0].numel() * s / _length(s)).clamp(0, 1),
+        "The values of the whole batch are counted; those of one image count, or its step would "
+        "depend on who is in its batch.": lambda x, s, r: (
+            x + r * x.numel() ** 0.5 * s / _length(s)
+        ).clamp(0, 1),
         "The slope's length is right, but only its sign was used for the direction.": (
             lambda x, s, r: (x + r * s.sign()).clamp(0, 1)
         ),

@@ -48,7 +48,7 @@ _BATCH = 64  # composites a search looks at in one go, at most
 _KEPT = 5_000_000  # weights; larger networks are read again for every question
 _SIDE = 176  # pixels of the composite on the page
 _OFFERED = 21  # pictures of a class to choose from, three rows
-_WORST = 5  # composites shown of those that a search found
+_WORST, _WORST_SIDE = 5, 152  # composites shown of those that a search found, and their pixels
 _OF_WORLD, _SMALL_SIDE = 8, 92  # pictures shown of the world of a tie, and their pixels
 
 Shares = Float[Tensor, "n k"]  # probabilities of the classes
@@ -189,6 +189,8 @@ class BackgroundPanel(Panel):
         )
 
     def work(self) -> Slices:
+        if self._searched is None or self._searched[0] != (self.object.row, self.searched.value):
+            self.found.value, self.worst.disabled = "", True  # another object's or network's
         image = self._composites([self.background.row])
         label = self.object.kind.value
         self.composite.value = self._picture(image)
@@ -306,7 +308,7 @@ class BackgroundPanel(Panel):
             self.object.name(),
             _with_seed(network, self._groups),
         )
-        tried = f"{len(shares)} of {total} backgrounds tried" if len(shares) < total else ""
+        tried = f"{len(shares)} of {total} backgrounds tried." if len(shares) < total else ""
         own = sum(int(self.backgrounds.labels[k]) == result.label for k in wrong)
         if wrong:
             first = self.background.name(min(wrong))
@@ -326,7 +328,7 @@ class BackgroundPanel(Panel):
                 behind = self.background.name(place)
                 alt = f"{name} on the background of {behind}: {title} says {verdict}."
                 caption = f"<strong>{escape(verdict)}</strong><br>background of {escape(behind)}"
-                cells.append(picture(image, alt, 160, caption))
+                cells.append(picture(image, alt, _WORST_SIDE, caption))
         return _paragraph(escape(f"{story} {tried}")) + row(*cells)
 
 
@@ -403,7 +405,7 @@ class TiePanel(Panel):
             value=knob.index[len(knob) // 2],
             tooltip="Probability that a scene shows its class's home whatever chance says",
             style={"description_width": "initial"},
-            layout=ipywidgets.Layout(width="480px"),
+            layout=ipywidgets.Layout(width="480px", margin="2px"),
         )
         titles = [(study.class_titles[k], k) for k in self._ids]
         self.kind = choice("Class", titles, "Whose pictures are shown below")
@@ -430,7 +432,7 @@ class TiePanel(Panel):
             xlabel="tie between backdrop and class",
             ylabel="%, BG-gap in points",
             at=tie,
-            width=520,
+            width=480,
         )
         bars = [(n, bar(min(max(values[n] / 100, 0), 1)), words[n]) for n in self.CURVES]
         caption = f"Network and test images of tie <strong>{tie:g}</strong>"

@@ -30,6 +30,7 @@ from helpers.widgets.pieces import (
     picture,
     probabilities,
     row,
+    take,
     wrapping,
 )
 
@@ -164,7 +165,7 @@ class LensPanel(Panel):
         with self._silently():
             if options != list(self.asked.options):
                 self.asked.options = options
-            self.asked.value = asked
+            take(self.asked, asked)
 
     # ---- what is shown ----
 

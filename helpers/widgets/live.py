@@ -25,6 +25,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from html import escape
 
 import ipywidgets
+from IPython import get_ipython
 
 from helpers.widgets.pieces import answer_here, button, one_thread, progress, wrapping
 
@@ -48,6 +49,7 @@ class Latest:
         self._waiting: asyncio.TimerHandle | None = None
         self._task: asyncio.Task | None = None
         self._slices: Generator[float | None, None, None] | None = None
+        self._closed = False
 
     @property
     def running(self) -> bool:
@@ -61,6 +63,8 @@ class Latest:
             at_once: compute the first slice before returning: what is shown is then never empty.
         """
         self._drop()
+        if self._closed:
+            return
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -83,7 +87,8 @@ class Latest:
             self._say("stopped")
 
     def close(self) -> None:
-        """End the work without a word."""
+        """End the work without a word, and do no more."""
+        self._closed = True
         self._drop()
 
     def _start(self, loop: asyncio.AbstractEventLoop, work: Callable[[], Slices]) -> None:
@@ -96,8 +101,12 @@ class Latest:
         self._slices = work()
 
     async def _rest(self) -> None:
-        while self._slice():
-            await asyncio.sleep(0)  # the kernel reads its messages
+        try:
+            while self._slice():
+                await asyncio.sleep(0)  # the kernel reads its messages
+        except Exception as problem:  # said at once, not when the task is forgotten
+            context = {"message": "a panel's work failed", "exception": problem}
+            asyncio.get_running_loop().call_exception_handler(context)
 
     def _slice(self) -> bool:
         """Do one slice; whether there is another."""
@@ -161,8 +170,8 @@ class Panel(ipywidgets.VBox):
         self._stop.on_click(lambda _: self.stop())
         self._stop.disabled = True
         self.status = ipywidgets.HTML()
-        head = f'<p role="heading" aria-level="4" style="margin:0"><strong>{escape(title)}</strong>'
-        head = ipywidgets.HTML(f"{head} {escape(note)}</p>")
+        head = f'<strong role="heading" aria-level="4">{escape(title)}.</strong> {escape(note)}'
+        head = ipywidgets.HTML(f'<p style="margin:0">{head}</p>')
         self._stop.layout.display = None if stoppable else "none"
         self.children = [
             head,
@@ -177,6 +186,7 @@ class Panel(ipywidgets.VBox):
                 widget.observe(self.update, "value")
         for widget in _all_of(self.children):
             answer_here(widget)
+        _close_former(self)
         self._latest.ask(self.work, at_once=True)
 
     def work(self) -> Slices:
@@ -211,6 +221,26 @@ class Panel(ipywidgets.VBox):
         else:
             words = {"working": "Working …", "ready": "Ready.", "stopped": "Stopped."}
             self.status.value = f'<span role="status">{words[what]}</span>'
+
+
+_of_cell: dict[str, tuple[str, list[Panel]]] = {}  # by cell: its last run, and its panels
+
+
+def _close_former(panel: Panel) -> None:
+    """Close what an earlier run of this cell has shown: ipywidgets would keep it, and its work,
+    as long as the kernel runs. Where cells have no name (a script) nothing is known of earlier."""
+    shell = get_ipython()
+    parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    cell = parent.get("metadata", {}).get("cellId")
+    if cell is None:
+        return
+    run = parent["header"]["msg_id"]
+    last, panels = _of_cell.get(cell, (run, []))
+    if last != run:
+        for former in panels:
+            former.close()
+        panels = []
+    _of_cell[cell] = run, [*panels, panel]
 
 
 def _all_of(widgets: Iterable[ipywidgets.Widget]) -> Iterator[ipywidgets.Widget]:

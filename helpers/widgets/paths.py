@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from itertools import count
 from math import log1p, prod
@@ -41,6 +41,7 @@ from helpers.widgets.pieces import (
     picture,
     slider,
     table,
+    take,
     wrapping,
 )
 
@@ -57,6 +58,7 @@ _OWN = "my own file"
 _PER_CLASS = 8  # pictures to choose from
 _CLASSES = 20  # to start from: the most probable
 _SIDE = 256  # of the large pictures, pixels on the page
+_BESIDE = "box-sizing:border-box;width:280px;line-height:1.4"  # room for it beside both pictures
 _SLICE = 0.03  # seconds
 
 _FULLY_CONNECTED = {
@@ -108,34 +110,14 @@ class Shown:
 def descend(
     seen: bt.Recording, start: Int64[Tensor, " n"], rules: bt.Rules
 ) -> Generator[float, None, bt.Paths]:
-    """`Recording.backtrack` from these classes in slices: yields the share of layers done.
-
-    The nodes of a layer do not depend on each other, so they go down in pieces; where pieces meet
-    in a node below, their paths add up as in one go.
-    """
-    top = seen.steps[-1]
-    waiting = {top.number: [bt._started(start, top, seen.logits)]}
-    layers, ended, since = {}, {}, time.perf_counter()
-    for step in reversed(seen.steps[1:]):
-        if step.number not in waiting:
-            continue
-        if step.rule is None:
-            return seen.backtrack(start, rules=rules)  # says which operation has no rule
-        nodes = layers[step.name] = bt._merged(waiting.pop(step.number))
-        dead = torch.zeros(len(seen.logits), dtype=torch.float64, device=nodes.count.device)
-        for piece in nodes_in_pieces(step, nodes):
-            handed, found = step.rule(step, piece, rules)
-            for below, lower in handed:
-                waiting.setdefault(below.number, []).append(lower)
-            dead.index_add_(0, piece.image[~found], piece.count[~found])
-            if time.perf_counter() - since > _SLICE:
-                yield 1 - step.number / len(seen.steps)
-                since = time.perf_counter()
-        if dead.any():
-            ended[step.name] = dead
-    lowest = seen.steps[0]
-    layers[lowest.name] = bt._merged(waiting.get(0) or [_nowhere(nodes, lowest.shape)])
-    return bt.Paths(layers, ended, seen.size, len(seen.logits))
+    """`Recording.backtrack` from these classes in slices: yields the share of layers done."""
+    since = time.perf_counter()
+    for share, paths in seen.descending(start, rules=rules, pieces=nodes_in_pieces):
+        if share == 1:
+            return paths
+        if time.perf_counter() - since > _SLICE:
+            yield share
+            since = time.perf_counter()
 
 
 def nodes_in_pieces(step: Any, nodes: bt.Nodes) -> Iterator[bt.Nodes]:
@@ -149,7 +131,7 @@ def nodes_in_pieces(step: Any, nodes: bt.Nodes) -> Iterator[bt.Nodes]:
 
 
 def _nowhere(nodes: bt.Nodes, shape: tuple[int, ...]) -> bt.Nodes:
-    return bt._moved(nodes[:0], nodes.index[:0], shape)
+    return replace(nodes[:0], shape=shape)
 
 
 def stops(seen: bt.Recording) -> list[Any]:
@@ -333,7 +315,7 @@ class PathPanel(Panel):
         others = [n for n in (study.untaught, study.untrained) if n]
         self._networks = study.networks | {n.title: n for n in others}
         self._side = study.sets["judged"].images.shape[2]
-        self._recordings, self._paths, self._maps = Kept(3), Kept(24), Kept(24)
+        self._recordings, self._paths, self._maps = Kept(3), Kept(4), Kept(24)
         self._own: tuple[object, Shown] | None = None  # of which upload, and what was in it
         self._uploads = count()
         self._drawn: dict[str, Hashable] = {}  # of what the pictures are that are shown
@@ -394,7 +376,7 @@ class PathPanel(Panel):
         what = "Which channel and which position of the window are followed"
         self.convolution = sized(choice("Convolution", list(_CONVOLUTION), what), wide)
         what = "Which parts of an average are followed, in networks that have one"
-        self.average = sized(choice("Average", _AVERAGE, what), {"width": "21em"})
+        self.average = sized(choice("Average", _AVERAGE, what), {"width": "23em"})
         what = "Down from the decision to the image; the arrow keys move by one layer"
         self.layer = sized(slider("Layer", 1, 2, 1, what), {"width": "22em"})
         what = "Standard deviation of the Gaussian around each important pixel"
@@ -548,7 +530,7 @@ class PathPanel(Panel):
         with self._silently():
             if options != list(self.start.options):
                 self.start.options = options
-            self.start.value = wanted if wanted in dict(options).values() else None
+            take(self.start, wanted if wanted in dict(options).values() else None)
         label = order[0] if self.start.value is None else names.index(self.start.value)
         return label, float(chances[label])
 
@@ -619,7 +601,8 @@ class PathPanel(Panel):
             caption = "Every path ended before it reached the image, so that there is no map."
         alt = f"Heat map over the image of {image.name}. {caption}."
         self.map.value = picture(drawn, alt, _SIDE, escape(caption))
-        self.scores.value = f'<div style="{PAPER}">{_scores(pixels, chosen, truth, of)}</div>'
+        told = _scores(pixels, chosen, truth, of)
+        self.scores.value = f'<div style="{PAPER};{_BESIDE}">{told}</div>'
 
 
 def _scores(
@@ -629,14 +612,14 @@ def _scores(
     of: str,
 ) -> str:
     if truth is None:
-        return "No mask is known of this image,<br>so there is nothing to compare the map with."
+        return "No mask is known of this image, so there is nothing to compare the map with."
     made, whole = (saliency.overlap(m, truth[None]) for m in (chosen, torch.ones_like(chosen)))
     rows = [
         (name, bar(float(made[k]), chance=float(whole[k])), f"{float(made[k]):.2f}")
         for k, name in _MEASURES.items()
     ]
     caption = (
-        f"Inside the white line, against the mask<br>of the {escape(of)}; dashed: the whole image"
+        f"Inside the white line, against the mask of the {escape(of)}; dashed: the whole image"
     )
     on = share_on(pixels, truth[None])[0]
     ends = f"{on:.0%} of all paths end on it" if on.isfinite() else "No path ends anywhere"

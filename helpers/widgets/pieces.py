@@ -50,7 +50,17 @@ def stops(
     """One of several numbers, such as 0 and then powers of ten, with a slider."""
     options = [(f"{number:g}", number) for number in values]
     kind = ipywidgets.SelectionSlider
+    # other controls have this margin by themselves
+    more = {"layout": ipywidgets.Layout(margin="2px")} | more
     return _labelled(kind, label, tooltip, options=options, value=value, **more)
+
+
+def take(control: ipywidgets.Dropdown, value: object) -> None:
+    """Choose by value. ipywidgets takes None for no choice and would show nothing; here it is what
+    the first option is worth."""
+    control.value = value
+    if value is None:
+        control.index = 0
 
 
 def toggle(label: str, value: bool, tooltip: str) -> ipywidgets.Checkbox:
@@ -125,7 +135,10 @@ class Pictures(ipywidgets.Box):
         rules = [
             f".{kind}{{width:{side + 6}px!important;height:{side + 26}px!important;"
             f"padding:{side}px 0 0!important;line-height:20px!important;font-size:11px;"
-            f"background-size:{side}px {side}px!important;background-repeat:no-repeat!important}}"
+            f"background-size:{side}px {side}px!important;background-repeat:no-repeat!important}}",
+            # the tick stands on the picture: a long name needs all of the line below
+            f".{kind}{{position:relative}}.{kind} i{{position:absolute;top:0;left:0;margin:0;"
+            f"padding:2px;line-height:1;background:{PALETTE['orange']};color:#000}}",
         ]
         while len(self._buttons) < len(pictures):
             self._buttons.append(self._button(len(self._buttons)))
@@ -219,10 +232,12 @@ def _png(shown: Picture) -> bytes:
     return buffer.getvalue()
 
 
-def table(caption: str, rows: Sequence[tuple[str, str, str]]) -> str:
-    """A row per name: a bar and the same in words."""
+def table(caption: str, rows: Sequence[tuple[str, str, str]], whole_names: bool = False) -> str:
+    """A row per name: a bar and the same in words; `whole_names` never go on in a second line."""
+    how = "text-align:left;font-weight:normal;padding-right:12px"
+    how += ";white-space:nowrap" if whole_names else ""
     body = "".join(
-        f'<tr><th scope="row" style="text-align:left;font-weight:normal;padding-right:12px">'
+        f'<tr><th scope="row" style="{how}">'
         f"{escape(name)}</th>"
         f'<td aria-hidden="true" style="width:45%;min-width:6em">{drawn}</td>'
         f'<td style="padding-left:12px;white-space:nowrap">{words}</td></tr>'

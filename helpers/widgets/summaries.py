@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
 from helpers import crisp_masks, figures, models, summary_study
-from helpers import visual_summaries as vs
 from helpers.figures import PALETTE
 from helpers.summary_study import Explained, Study
 from helpers.widgets.live import Panel, Slices
@@ -81,10 +80,10 @@ class Browser(Panel):
         )
         self.kind = choice("Class", kinds, "The class whose images are summarised", value=kinds[0])
         self._pool: list[_Row] = []
-        self.rows = ipywidgets.VBox(layout=ipywidgets.Layout(max_height="262px", overflow="auto"))
+        self.rows = ipywidgets.VBox(layout=ipywidgets.Layout(max_height="292px", overflow="auto"))
         self.detail = ipywidgets.HTML()
         super().__init__(
-            "Leaf through the summaries.",
+            "Leaf through the summaries",
             [self.network, self.kind],
             [self.rows, self.detail],
             note="Choose a member to see it whole. Would you have grouped a row's members?",
@@ -98,12 +97,12 @@ class Browser(Panel):
             self.detail.value = f"<p>No summary: {escape(one.found.message)}.</p>"
             return
         known = summary_study.named(one)
-        for number, summary in enumerate(one.found.summaries):
+        for number in range(len(one.found.summaries)):
             part = f"{known.part[number]} ({known.purity[number]:.0f} %)" if len(known) else ""
             if number == len(self._pool):
                 self._pool.append(_Row(number, self._choose))
             shown.append(self._pool[number])
-            shown[number].show(part, summary, one.images.images)
+            shown[number].show(part, one)
             self.rows.children = shown
             yield
             if number == 0:
@@ -126,13 +125,13 @@ class Browser(Panel):
             )
         return self._explained[asked]
 
-    def _choose(self, number: int, member: int) -> None:
+    def _choose(self, one: Explained, number: int, member: int) -> None:
         """Show one member of one summary whole; no other is then marked."""
         for other in self._pool:
             if other.number != number:
                 other.choose(-1)
         with one_thread():
-            self.detail.value = member_html(self._one(), number, member)
+            self.detail.value = member_html(one, number, member)
 
 
 class _Row(ipywidgets.HBox):
@@ -145,9 +144,11 @@ class _Row(ipywidgets.HBox):
         self._members: Pictures | None = None
         self._changing = False
         self._choose = choose
+        self._one: Explained | None = None  # whose summary it shows: rows change one by one
 
-    def show(self, part: str, summary: vs.Summary, images: UInt8[Tensor, "n 3 h w"]) -> None:
+    def show(self, part: str, one: Explained) -> None:
         """Offer the first members; none is chosen."""
+        self._one, summary = one, one.found.summaries[self.number]
         known = f"{escape(part)}<br>" if part else ""
         self._about.value = (
             f'<div style="line-height:1.35"><strong>Summary {self.number + 1}</strong><br>{known}'
@@ -155,7 +156,7 @@ class _Row(ipywidgets.HBox):
         )
         some = slice(0, _SHOWN)
         cut = [
-            around(images[image], box)
+            around(one.images.images[image], box)
             for image, box in zip(
                 summary.images[some].tolist(), summary.boxes[some].tolist(), strict=True
             )
@@ -178,7 +179,7 @@ class _Row(ipywidgets.HBox):
 
     def _chosen(self, change: Any) -> None:
         if change.new >= 0 and not self._changing:
-            self._choose(self.number, change.new)
+            self._choose(self._one, self.number, change.new)
 
     def close(self) -> None:
         for widget in self.children:
@@ -229,7 +230,7 @@ def member_html(one: Explained, number: int, member: int) -> str:
         lost, inside = shares_of(parts, removed), shares_within(parts[y0:y1, x0:x1])
         order = sorted(lost, key=lambda part: -lost[part])
         coloured = dict(zip(order, _COLOURS, strict=False))
-        key = "; ".join(f"{_swatch(c)} {escape(names[p])}" for p, c in coloured.items())
+        key = "; ".join(f"{_swatch(c)}&nbsp;{escape(names[p])}" for p, c in coloured.items())
         most = list(inside.items())[:4]
         seen = ", ".join(f"{names[p] if p else 'backdrop'} {s:.0%}" for p, s in most)
         cells += [
@@ -287,7 +288,7 @@ def tinted(
         code = PALETTE[name].lstrip("#")
         rgb = torch.tensor([int(code[i : i + 2], 16) for i in (0, 2, 4)])[:, None, None].float()
         shown = torch.where(parts == part, 0.25 * grey + 0.75 * rgb, shown)
-    return shown.round().to(torch.uint8)
+    return shown.clamp(max=255).round().to(torch.uint8)  # half of white above 128 is too much
 
 
 def shares_of(parts: UInt8[Tensor, "h w"], removed: Float[Tensor, "h w"]) -> dict[int, float]:
@@ -335,7 +336,7 @@ class Refining(Panel):
         self._count()
         shown = ipywidgets.HBox([self.pictures, self.terms], layout=wrapping("8px 14px"))
         super().__init__(
-            "Weigh the loss yourself.",
+            "Weigh the loss yourself",
             [self.network, self.kind, self.image, self.l1, self.l2, self.l3],
             [shown],
             note=f"{own.iterations} steps from the smooth mask, first with the notebook's weights. "
@@ -431,6 +432,7 @@ class Refining(Panel):
                 f"<strong>Loss {loss:.4f}</strong> at {when}; term by term (means over pixels).<br>"
                 f"Nearly 0 or 1: {binary:.0%} of the mask.",
                 rows,
+                whole_names=True,
             )
             + "</div>"
         )

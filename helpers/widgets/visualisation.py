@@ -100,6 +100,7 @@ class Painting(Panel):
             [columns],
             note="Compare two backgrounds, or two regularisers. Does a high score make a likeness?",
             stoppable=True,
+            quiet=[self.steps],  # for the next climb; what was painted stays
         )
 
     def work(self) -> Slices:

@@ -13,6 +13,8 @@ import asyncio
 import json
 import statistics
 import time
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import ipywidgets
@@ -40,7 +42,9 @@ def panels(number: str) -> list[live.Panel]:
     try:
         for cell in nbformat.read(path, as_version=4).cells:
             if cell.cell_type == "code":
-                shell.run_cell(cell.source, silent=True).raise_error()
+                with redirect_stdout(StringIO()):
+                    result = shell.run_cell(cell.source, silent=True)
+                result.raise_error()
     finally:
         live.Panel.__init__ = init
     return made
