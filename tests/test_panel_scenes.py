@@ -6,23 +6,19 @@ import re
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from IPython.display import Markdown
 
 from helpers import models
 from helpers.budget import PROFILES
 from helpers.course import Course
-from helpers.scenes import render as renderer
 from helpers.scenes.backdrops import HOME, NAMES
-from helpers.scenes.bodies import CLASSES, PLANS, SUPERCLASS_OF
+from helpers.scenes.bodies import CLASSES, PART_NAMES, PLANS, SUPERCLASS_OF
+from helpers.scenes.render import STREAMS
 from helpers.scenes.world import World
 from helpers.widgets import scenes
-from helpers.widgets.scenes import STREAMS, ScenePanel, redrawn, scene_panel
+from helpers.widgets.scenes import ScenePanel, scene_panel
 
 WORLD = World(seed=5, size=32, tie=0.5)
-EXACT = settings(max_examples=25, deadline=None)
-INDEX = st.integers(0, 500)
 
 
 @pytest.fixture(scope="module")
@@ -56,62 +52,6 @@ def sources(html):
     return re.findall('src="([^"]*)"', html)
 
 
-def assert_same(one, other):
-    for name in ("image", "mask", "parts"):
-        assert np.array_equal(getattr(one, name), getattr(other, name)), name
-    assert (one.label, one.backdrop, one.view) == (other.label, other.backdrop, other.view)
-
-
-# Four streams.
-
-
-@EXACT
-@given(INDEX)
-def test_streams_of_one_scene_are_that_scene(index):
-    numbers = dict.fromkeys(STREAMS, index)
-    drawn = redrawn(WORLD, numbers, label=index % 18, hide=["head"])
-    assert_same(drawn, WORLD.scene(index, hide=["head"]))
-
-
-@EXACT
-@given(INDEX, INDEX)
-def test_another_light_moves_nothing(index, other):
-    own = WORLD.scene(index)
-    numbers = dict.fromkeys(STREAMS, index) | {"light": other}
-    drawn = redrawn(WORLD, numbers, label=own.label)
-    assert np.array_equal(drawn.mask, own.mask) and np.array_equal(drawn.parts, own.parts)
-    assert drawn.backdrop == own.backdrop
-    assert np.array_equal(drawn.image, own.image) == (index == other)
-
-
-@EXACT
-@given(st.tuples(INDEX, INDEX, INDEX, INDEX))
-def test_each_stream_decides_its_own(indices):
-    numbers = dict(zip(STREAMS, indices, strict=True))
-    drawn = redrawn(WORLD, numbers, label=0)
-    assert drawn.backdrop == WORLD.scene(numbers["backdrop"], label=0).backdrop
-    assert drawn.view == WORLD.scene(numbers["coat"], label=0).view  # which way it faces
-
-
-def test_pose_and_coat_change_the_object_only_by_themselves():
-    own = WORLD.scene(0, backdrop="sky")
-    for stream in ("pose", "coat"):
-        numbers = dict.fromkeys(STREAMS, 0) | {stream: 18}
-        drawn = redrawn(WORLD, numbers, label=0, backdrop="sky")
-        assert not np.array_equal(drawn.parts, own.parts), stream
-        there = ~(drawn.mask | own.mask)
-        there[:, :] &= np.roll(there, 3, 0) & np.roll(there, -3, 0)  # away from shadows and blur
-        difference = np.abs(drawn.image[there].astype(int) - own.image[there])
-        assert np.median(difference) <= 2, stream  # sky has no ground and no shadow far away
-
-
-def test_the_renderer_is_as_before_also_after_an_error():
-    before = renderer._streams
-    with pytest.raises(ValueError, match="no part wheels"):
-        redrawn(WORLD, dict.fromkeys(STREAMS, 0), label=0, hide=["wheels"])
-    assert renderer._streams is before
-
-
 @pytest.mark.parametrize("name", CLASSES)
 def test_the_parts_offered_are_those_that_scenes_of_the_class_show(name):
     names = scenes._parts()[name]
@@ -119,7 +59,7 @@ def test_the_parts_offered_are_those_that_scenes_of_the_class_show(name):
     shown = set()
     for number in range(6):
         scene = WORLD.scene(label + 18 * number)
-        shown |= {renderer.PART_NAMES[k] for k in np.unique(scene.parts) if k}
+        shown |= {PART_NAMES[k] for k in np.unique(scene.parts) if k}
     assert shown <= set(names) and len(names) == len(set(names))
     assert len(names) <= 10 and set(PLANS) == set(scenes._parts())
 
@@ -187,7 +127,7 @@ def test_each_button_draws_its_own_stream_anew(panel, network, stream):
     assert panel.redrawn == dict.fromkeys(STREAMS, 0) | {stream: 1}
     assert sources(panel.scene.value)[0] != sources(before)[0]
     assert f"{stream} of scene 3" in words(panel.scene.value)
-    scene = redrawn(WORLD, dict.fromkeys(STREAMS, 36) | {stream: 54}, label=0)
+    scene = WORLD.scene(36, redraw={stream: 54}, label=0)
     best, share = max(says(network, scene).items(), key=lambda item: item[1])
     assert f"The network says {best} {share:.0%} ." in words(panel.scene.value)
     panel.as_drawn.click()

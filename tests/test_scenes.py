@@ -12,7 +12,7 @@ from helpers.scenes import backdrops
 from helpers.scenes import render as drawing
 from helpers.scenes.anatomy import Body, curve, draw_coat, joint, rotate, tube
 from helpers.scenes.bodies import CLASSES, PART_NAMES, PLANS, SUPERCLASS_OF, SUPERCLASSES
-from helpers.scenes.render import render
+from helpers.scenes.render import STREAMS, render
 from helpers.scenes.world import World
 
 few = settings(max_examples=60, deadline=None)
@@ -258,3 +258,54 @@ def test_too_many_strokes_are_refused():
         body.ellipse("head", (0, 0), (1, 1), np.ones(3))
     with pytest.raises(ValueError, match="at most 255"):
         drawing._rasterise([s.outline for s in body.strokes], body.strokes, 32)
+
+
+# Four streams, each of which can come from another scene.
+
+SMALL = World(seed=3, size=32)
+INDEX = st.integers(0, 500)
+FEW = settings(max_examples=25, deadline=None)
+
+
+@FEW
+@given(INDEX)
+def test_streams_of_the_same_scene_are_that_scene(index):
+    again = SMALL.scene(index, redraw=dict.fromkeys(STREAMS, index))
+    own = SMALL.scene(index)
+    for name in ("image", "mask", "parts"):
+        assert np.array_equal(getattr(again, name), getattr(own, name)), name
+    assert (again.label, again.backdrop, again.view) == (own.label, own.backdrop, own.view)
+
+
+@FEW
+@given(INDEX, INDEX)
+def test_another_light_moves_nothing(index, other):
+    own, drawn = SMALL.scene(index), SMALL.scene(index, redraw={"light": other})
+    assert np.array_equal(drawn.mask, own.mask) and np.array_equal(drawn.parts, own.parts)
+    assert drawn.backdrop == own.backdrop
+    assert np.array_equal(drawn.image, own.image) == (index == other)
+
+
+@FEW
+@given(st.fixed_dictionaries(dict.fromkeys(STREAMS, INDEX)))
+def test_each_stream_decides_its_own(redraw):
+    drawn = SMALL.scene(0, redraw=redraw)
+    assert drawn.label == 0
+    assert drawn.backdrop == SMALL.scene(redraw["backdrop"], label=0).backdrop
+    assert drawn.view == SMALL.scene(redraw["coat"], label=0).view  # which way it faces
+
+
+def test_pose_and_coat_change_the_object_only():
+    own = SMALL.scene(0, backdrop="sky")
+    for stream in ("pose", "coat"):
+        drawn = SMALL.scene(0, backdrop="sky", redraw={stream: 18})
+        assert not np.array_equal(drawn.parts, own.parts), stream
+        there = ~(drawn.mask | own.mask)
+        there &= np.roll(there, 3, 0) & np.roll(there, -3, 0)  # away from shadows and blur
+        difference = np.abs(drawn.image[there].astype(int) - own.image[there])
+        assert np.median(difference) <= 2, stream  # sky has no ground and no shadow far away
+
+
+def test_a_stream_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="no stream mood; there are pose, coat, backdrop, light"):
+        SMALL.scene(0, redraw={"mood": 1})

@@ -16,8 +16,9 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ from helpers.scenes import TIE, backdrops
 from helpers.scenes.anatomy import Body, Stroke, between, draw_coat
 from helpers.scenes.bodies import CLASSES, PART_NAMES, PLANS, SUPERCLASS_OF
 
+STREAMS = ("pose", "coat", "backdrop", "light")
 OVERSAMPLE = 2  # 2 x 2 samples a pixel: enough after the lens blur, a quarter of the cost of 4 x 4
 _FIXED = 4  # fractional bits of polygon coordinates
 _TILT = {"stand": 0.09, "air": 0.35, "flat": np.pi, "prop": 0.6}  # largest turn, radians
@@ -55,6 +57,7 @@ def render(
     label: int | None = None,
     backdrop: str | None = None,
     hide: Collection[str] = (),
+    redraw: Mapping[str, int] = MappingProxyType({}),
 ) -> Scene:
     """Draw scene `index` of world `seed`.
 
@@ -65,13 +68,18 @@ def render(
         label: index into CLASSES; by default `index % 18`, so that classes are balanced.
         backdrop: force a backdrop family by name.
         hide: names of parts to leave out.
+        redraw: scenes of this world that single streams ("pose", "coat", "backdrop", "light") come
+            from, instead of this one.
 
     Raises:
-        ValueError: a size, tie, label, backdrop or part that does not exist.
+        ValueError: a size, tie, label, backdrop, part or stream that does not exist.
     """
-    _check(size, tie, label, backdrop, hide)
+    _check(size, tie, label, backdrop, hide, redraw)
     label = index % len(CLASSES) if label is None else label
-    pose, own, place, light = _streams(seed, index)
+    pose, own, place, light = (
+        _streams(seed, redraw[name])[k] if name in redraw else stream
+        for k, (name, stream) in enumerate(zip(STREAMS, _streams(seed, index), strict=True))
+    )
     body = PLANS[CLASSES[label]](pose, draw_coat(own))
     home, other = (
         backdrops.HOME[SUPERCLASS_OF[label]],
@@ -134,10 +142,17 @@ def _streams(seed: int, index: int) -> list[np.random.Generator]:
 
 
 def _check(
-    size: int, tie: float, label: int | None, backdrop: str | None, hide: Collection[str]
+    size: int,
+    tie: float,
+    label: int | None,
+    backdrop: str | None,
+    hide: Collection[str],
+    redraw: Collection[str],
 ) -> None:
     if size < 16:
         raise ValueError(f"size must be at least 16 pixels, not {size}")
+    if unknown := sorted(set(redraw) - set(STREAMS)):
+        raise ValueError(f"no stream {', '.join(unknown)}; there are {', '.join(STREAMS)}")
     if not 0 <= tie <= 1:
         raise ValueError(f"tie is a probability between 0 and 1, not {tie}")
     if label is not None and not 0 <= label < len(CLASSES):

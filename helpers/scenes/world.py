@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -55,12 +56,12 @@ class World:
         label: int | None = None,
         backdrop: str | None = None,
         hide: Collection[str] = (),
+        redraw: Mapping[str, int] = MappingProxyType({}),
     ) -> Scene:
-        """One scene as NumPy arrays; with `label`, `backdrop` or `hide` a variation of it. See
+        """One scene as NumPy arrays; with any of the options a variation of it. See
         `helpers.scenes.render`."""
-        return render(
-            self.seed, index, self.size, tie=self.tie, label=label, backdrop=backdrop, hide=hide
-        )
+        varied = {"label": label, "backdrop": backdrop, "hide": hide, "redraw": redraw}
+        return render(self.seed, index, self.size, tie=self.tie, **varied)
 
     def images(
         self,

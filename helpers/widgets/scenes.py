@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import cache
 from html import escape
 
@@ -16,11 +15,10 @@ from torch import Tensor, nn
 
 from helpers.course import Course
 from helpers.models import frozen
-from helpers.scenes import render as renderer
 from helpers.scenes.anatomy import draw_coat
 from helpers.scenes.backdrops import HOME, NAMES
 from helpers.scenes.bodies import CLASSES, PLANS, SUPERCLASS_OF, SUPERCLASSES
-from helpers.scenes.render import Scene
+from helpers.scenes.render import STREAMS, Scene
 from helpers.scenes.world import World
 from helpers.widgets.live import Panel, Slices
 from helpers.widgets.pieces import (
@@ -34,7 +32,6 @@ from helpers.widgets.pieces import (
     wrapping,
 )
 
-STREAMS = ("pose", "coat", "backdrop", "light")  # in the order in which `render` draws from them
 SIDE = 224  # pixels of the scene that one looks at closely
 _ROW, _ROW_SIDE = 8, 92  # scenes of the tie's row, and their pixels
 _SCENES = 40  # of each class to choose from
@@ -146,14 +143,9 @@ class ScenePanel(Panel):
             self._row_shown = self.kind.value, self.tie.value
 
     def _changed(self, world: World) -> Scene:
-        numbers = {s: self.index + len(CLASSES) * n for s, n in self.redrawn.items()}
-        return redrawn(
-            world,
-            numbers,
-            label=self.kind.value,
-            backdrop=self.place.value or None,
-            hide=self.hidden,
-        )
+        redraw = {s: self.index + len(CLASSES) * n for s, n in self.redrawn.items() if n}
+        options = {"backdrop": self.place.value or None, "hide": self.hidden, "redraw": redraw}
+        return world.scene(self.index, label=self.kind.value, **options)
 
     def _probabilities(self, *scenes: Scene) -> list[dict[str, float] | None]:
         if self.network is None:
@@ -254,36 +246,6 @@ class ScenePanel(Panel):
             check.description = names[place] if there else ""
             check.tooltip = f"Leave out: {names[place]}" if there else ""
             check.layout.display = None if there else "none"
-
-
-def redrawn(
-    world: World,
-    numbers: Mapping[str, int],
-    *,
-    label: int,
-    backdrop: str | None = None,
-    hide: Collection[str] = (),
-) -> Scene:
-    """A scene whose four random streams are those of four scenes.
-
-    Args:
-        numbers: for each of `STREAMS`, the scene of this world that it comes from. If all are one
-            number, this is that scene (of class `label`).
-        label, backdrop, hide: as in `helpers.scenes.render.render`, which also says what it raises.
-    """
-    with _streams_of([numbers[stream] for stream in STREAMS]):
-        return world.scene(numbers["pose"], label=label, backdrop=backdrop, hide=hide)
-
-
-@contextmanager
-def _streams_of(numbers: list[int]) -> Iterator[None]:
-    """`render` draws from the streams of these scenes."""
-    own = renderer._streams
-    renderer._streams = lambda seed, _: [own(seed, n)[k] for k, n in enumerate(numbers)]
-    try:
-        yield
-    finally:
-        renderer._streams = own
 
 
 @cache
