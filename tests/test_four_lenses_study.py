@@ -174,6 +174,39 @@ def test_the_final_table_by_hand(by_hand):
     assert math.isnan(table.loc["untrained", ("accuracy, %", "mean")])
 
 
+def test_a_map_that_is_empty_counts_as_chance_in_every_table(by_hand):
+    study, found = by_hand
+    network = Network("only_fg", 1)
+    maps = found[network].maps
+    maps[MASK] = torch.cat([object_maps(85), torch.zeros(3, 8, 8)])  # 60 points, nothing, nothing
+    of_both = [study_of._on_object(study, found[Network("only_fg", 0)], MASK), 60 / 4]
+    table = study_of.by_network(study, found)
+    column = "2: removed on object, points"
+    assert table.loc["Only-FG", (column, "mean")] == pytest.approx(sum(of_both) / 2, abs=1e-4)
+    by_training = study_of.shares_by_training(study, found)
+    assert by_training.loc["Only-FG", MASK] == pytest.approx(sum(of_both) / 2, abs=1e-4)
+
+
+def test_sensitivity_leaves_out_a_pair_coarsens_the_grid_and_drops_networks(by_hand):
+    study, found = by_hand
+    for seed in (0, 1):  # chance is 50 %: nobody is right at twice that but these two
+        network = Network("mixed_rand", seed)
+        found[network] = replace(found[network], accuracy=100.0)
+    table = study_of.sensitivity(study, found)
+    assert len(table) == 2 * 2 * 2
+    whole = study_of.agreement(study, found)
+    six = whole.loc[("four lenses", "mean of six")]
+    row = table.loc[("8 x 8", "6 pairs", "all")]
+    assert row["same image"] == pytest.approx(six["same image"])
+    shown = [six[c] for c in ("same minus another", "minus from", "minus to")]
+    assert row["beyond another image"] == "{:.2f} [{:.2f}, {:.2f}]".format(*shown)
+    pairs = [pair for pair in study_of._PAIRS if pair != (PAINTING, CAM)]
+    kept = [found[Network("mixed_rand", seed)].maps for seed in (0, 1)]
+    each = [fl.agreement(m[a], m[b], 4) for m in kept for a, b in pairs]
+    row = table.loc[("4 x 4", "5 pairs", "knowing")]
+    assert row["same image"] == pytest.approx(torch.stack(each).mean().item())
+
+
 def test_the_table_in_words(by_hand):
     text = study_of.as_text(study_of.by_network(*by_hand))
     assert text.loc["Original", "accuracy, %"] == "60.5 (60.0 to 61.0)"
@@ -185,7 +218,7 @@ def test_the_table_in_words(by_hand):
 def test_agreement_of_networks_and_images(by_hand):
     study, found = by_hand
     table = study_of.agreement(study, found)
-    assert len(table) == 15 + 1
+    assert len(table) == 15 + 2
     maps = [study_of.maps_of(study, found[network]) for network in study.networks]
     each = torch.stack([fl.agreement(m[PAINTING], m[PATHS]) for m in maps])
     row = table.loc[(PAINTING, PATHS)]
@@ -402,7 +435,7 @@ def test_a_second_run_computes_nothing(ran):
 
 def test_tables_and_claims_of_a_real_run(ran):
     study, found = ran.study, ran.found
-    assert len(study_of.agreement(study, found)) == 16
+    assert len(study_of.agreement(study, found)) == 17
     assert list(study_of.by_network(study, found).index)[-1] == "untrained"
     for name, how in study_of.quantities(study, found).items():
         ran.course.judge(name, **how)
