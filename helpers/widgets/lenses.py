@@ -7,8 +7,7 @@ lens_panel(study)  # of helpers.four_lenses_study, after its run
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Mapping, Sequence
 from html import escape
 
 import ipywidgets
@@ -63,7 +62,6 @@ class LensPanel(Panel):
         self.study = study
         self._images = study.four.test["original"]
         self._looks, self._masks = Kept(32), Kept(64)
-        self._setting = False
         self._before: Hashable = None
         labels = self._images.labels.unique().tolist()
         self.kind = choice(
@@ -101,23 +99,10 @@ class LensPanel(Panel):
         if shown.shape[-1] > 150:
             shown = functional.adaptive_avg_pool2d(shown.float(), 144).byte()
         names = [f"{k}" for k in range(1, len(self._rows) + 1)]  # classes can have long names
-        with self._silently():
+        with self.silently():
             self.pictures.show(list(shown), names)
 
     # ---- work ----
-
-    def update(self, change: object = None) -> None:
-        """Do the work anew, unless it was the panel itself that moved a control."""
-        if not self._setting:
-            super().update(change)
-
-    @contextmanager
-    def _silently(self) -> Iterator[None]:
-        before, self._setting = self._setting, True
-        try:
-            yield
-        finally:
-            self._setting = before
 
     def work(self) -> Slices:
         """The quick lenses at once, then the mask, as it comes."""
@@ -162,7 +147,7 @@ class LensPanel(Panel):
         titles = self.study.class_titles
         options = [(f"{name}, {p:.1%}", titles.index(name)) for name, p in looked.said.items()]
         options = [(f"the one it names: {options[0][0]}", None), *options]
-        with self._silently():
+        with self.silently():
             if options != list(self.asked.options):
                 self.asked.options = options
             take(self.asked, asked)

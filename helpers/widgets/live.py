@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
 
 import ipywidgets
@@ -152,6 +153,7 @@ class Panel(ipywidgets.VBox):
     """
 
     _latest: Latest | None = None  # as long as it is being made
+    moving = False  # whether it is the panel itself that moves controls, see `silently`
 
     def __init__(
         self,
@@ -194,8 +196,18 @@ class Panel(ipywidgets.VBox):
         raise NotImplementedError
 
     def update(self, _: object = None) -> None:
-        """Do the work anew, for the controls as they are now."""
-        self._latest.ask(self.work)
+        """Do the work anew, for the controls as they are now; unless the panel moved them."""
+        if not self.moving:
+            self._latest.ask(self.work)
+
+    @contextmanager
+    def silently(self) -> Iterator[None]:
+        """What moves a control in here is the panel, not the reader: no work is asked for."""
+        before, self.moving = self.moving, True
+        try:
+            yield
+        finally:
+            self.moving = before
 
     def stop(self) -> None:
         """End what is being computed; what is shown stays."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from html import escape
 from itertools import count
@@ -324,7 +323,6 @@ class PathPanel(Panel):
         self._own: tuple[object, Shown] | None = None  # of which upload, and what was in it
         self._uploads = count()
         self._drawn: dict[str, Hashable] = {}  # of what the pictures are that are shown
-        self._setting = False
         self._before: Hashable = None  # the image that was looked at last
         self._controls()
         self._browse()
@@ -402,13 +400,13 @@ class PathPanel(Panel):
     def _browse(self, _: object = None) -> None:
         """Offer the classes of the chosen set."""
         if self.images.value == _OWN:
-            with self._silently():
+            with self.silently():
                 self.pictures.value = -1
             return
         self._set = self.images.value
         images = self.study.sets[self._set]
         kinds = [images.class_names[k] for k in images.labels.unique().tolist()]
-        with self._silently():
+        with self.silently():
             kept = self.kind.value
             self.kind.options = kinds
             self.kind.value = kept if kept in kinds else kinds[0]
@@ -416,10 +414,10 @@ class PathPanel(Panel):
 
     def _offer(self, _: object = None) -> None:
         """Offer the images of the chosen class."""
-        if self._setting:
+        if self.moving:
             return
         if self.images.value == _OWN:  # a class was asked for: back to the images that have any
-            with self._silently():
+            with self.silently():
                 self.images.value = self._set
         images = self.study.sets[self._set]
         label = images.class_names.index(self.kind.value)
@@ -427,7 +425,7 @@ class PathPanel(Panel):
         names = [f"{self.kind.value} {k}" for k in range(1, len(self._rows) + 1)]
         shown = images.images[self._rows]
         shown = functional.adaptive_avg_pool2d(shown.float(), 72).byte() if self._large else shown
-        with self._silently():
+        with self.silently():
             self.pictures.show(list(shown), names)
 
     @property
@@ -436,7 +434,7 @@ class PathPanel(Panel):
 
     def _take(self, _: object = None) -> None:
         """Look at the uploaded file next."""
-        with self._silently():
+        with self.silently():
             self.images.value = _OWN
 
     def _image(self) -> Shown:
@@ -460,26 +458,16 @@ class PathPanel(Panel):
     # ---- work ----
 
     def update(self, change: object = None) -> None:
-        """Do the work anew, unless it was the panel itself that moved a control."""
-        if self._setting:
-            return
-        if isinstance(change, dict) and change["owner"] is self.pictures:
+        """Do the work anew; who clicks a picture looks at it, not at the uploaded file any more."""
+        if not self.moving and isinstance(change, dict) and change["owner"] is self.pictures:
             self._leave_own()
         super().update(change)
 
     def _leave_own(self) -> None:
         """A picture was clicked: it is looked at, not the uploaded file any more."""
         if self.images.value == _OWN:
-            with self._silently():
+            with self.silently():
                 self.images.value = self._set
-
-    @contextmanager
-    def _silently(self) -> Iterator[None]:
-        before, self._setting = self._setting, True
-        try:
-            yield
-        finally:
-            self._setting = before
 
     def work(self) -> Slices:
         """Record, backtrack, draw; what is known already is not done again."""
@@ -532,7 +520,7 @@ class PathPanel(Panel):
         offered = list(dict.fromkeys([*order[:_CLASSES], *there]))
         options = [(f"{names[k]}, {chances[k]:.1%}", names[k]) for k in offered]
         options = [(f"the predicted class: {options[0][0]}", None), *options]
-        with self._silently():
+        with self.silently():
             if options != list(self.start.options):
                 self.start.options = options
             take(self.start, wanted if wanted in dict(options).values() else None)
@@ -541,7 +529,7 @@ class PathPanel(Panel):
 
     def _deepen(self, down: Sequence[Any]) -> None:
         """As many layers to step through as the network has; the first look is at the last maps."""
-        with self._silently():
+        with self.silently():
             at_the_end = self.layer.value == self.layer.max
             first_look = not self.walk.value
             self.layer.max = len(down)
