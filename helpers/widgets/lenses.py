@@ -20,8 +20,8 @@ from torch.nn import functional
 from helpers import four_lenses as fl
 from helpers import saliency
 from helpers.four_lenses_study import UNTRAINED, Network, One, Study, name_of, one
-from helpers.widgets.live import Panel, Slices
-from helpers.widgets.paths import Kept, outlined
+from helpers.widgets.live import Kept, Panel, Slices
+from helpers.widgets.paths import outlined
 from helpers.widgets.pieces import (
     PAPER,
     Pictures,

@@ -21,9 +21,11 @@ read what the page says; a panel takes it back to its own loop, see `pieces.answ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
+from typing import Any
 
 import ipywidgets
 from IPython import get_ipython
@@ -233,6 +235,36 @@ class Panel(ipywidgets.VBox):
         else:
             words = {"working": "Working …", "ready": "Ready.", "stopped": "Stopped."}
             self.status.value = f'<span role="status">{words[what]}</span>'
+
+
+class Kept:
+    """The last few of what takes long, by what they are of."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._values = most, OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._values
+
+    def __getitem__(self, key: Hashable) -> Any:
+        self._values.move_to_end(key)
+        return self._values[key]
+
+    def __setitem__(self, key: Hashable, value: Any) -> None:
+        self._values[key] = value
+        if len(self._values) > self._most:
+            self._values.popitem(last=False)
+
+    def clear(self) -> None:
+        self._values.clear()
+
+    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        if key not in self:
+            self[key] = make()
+        return self[key]
 
 
 _of_cell: dict[str, tuple[str, list[Panel]]] = {}  # by cell: its last run, and its panels

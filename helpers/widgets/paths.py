@@ -7,8 +7,7 @@ path_panel(study)  # of helpers.backtracking_study, after its run
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from itertools import count
@@ -31,7 +30,7 @@ from helpers import saliency
 from helpers.backtracking_study import Judge, Network, Study, share_on
 from helpers.figures import INK, PALETTE, heated
 from helpers.photos import reading
-from helpers.widgets.live import Panel, Slices
+from helpers.widgets.live import Kept, Panel, Slices
 from helpers.widgets.pieces import (
     PAPER,
     Pictures,
@@ -276,36 +275,6 @@ def uploaded(value: Sequence[Mapping[str, Any]], side: int) -> tuple[str, UInt8[
     if not rows:
         raise ValueError(f"{name} cannot be used: {refused[0].reason}.")
     return name, images[0]
-
-
-class Kept:
-    """The last few of what takes long, by what they are of."""
-
-    def __init__(self, most: int) -> None:
-        self._most, self._values = most, OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._values
-
-    def __getitem__(self, key: Hashable) -> Any:
-        self._values.move_to_end(key)
-        return self._values[key]
-
-    def __setitem__(self, key: Hashable, value: Any) -> None:
-        self._values[key] = value
-        if len(self._values) > self._most:
-            self._values.popitem(last=False)
-
-    def clear(self) -> None:
-        self._values.clear()
-
-    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        if key not in self:
-            self[key] = make()
-        return self[key]
 
 
 # ---------------------------------------------------------------- the panel
