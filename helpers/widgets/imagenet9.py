@@ -422,7 +422,7 @@ class TiePanel(Panel):
         values = self.knob.loc[tie]
         lines = {name: self.knob[name].tolist() for name in self.CURVES}
         words = {name: f"{values[name]:.0f}%" for name in self.CURVES}
-        interval = f"{values['low']:.0f} to {values['high']:.0f}"
+        interval = f"{values['low']:.0f} to {values['high']:.0f}".replace("-", "−")
         words["BG-gap"] = f"{values['BG-gap']:.0f} points ({interval})"
         told = ", ".join(f"{name} {word}" for name, word in words.items())
         drawing = curves(
