@@ -680,7 +680,7 @@ def overview(study: Study) -> pd.DataFrame:
         "blurred": "the judged ones, out of focus",
         "taught": "from their own class, through the epochs",
         _TWO[0]: "two objects in one image",
-        "left out": f"{' and '.join(study.left_out)}: one network never sees them",
+        "left out": f"{' and '.join(study.left_out)}: unseen by one network",
     }
     rows = {
         name: {
