@@ -80,6 +80,7 @@ def test_of_many_movements_in_one_pause_only_the_last_is_worked_on():
         for n in range(100, 140):
             panel.n.value = n
         assert "Working" in panel.status.value  # said before anything is computed
+        assert not panel._stop.disabled
         await ended(panel)
         return panel
 

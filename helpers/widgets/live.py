@@ -80,8 +80,8 @@ class Latest:
             if self._slice():
                 self._task = loop.create_task(self._rest())
         else:
-            self._say("working")
             self._waiting = loop.call_later(_PAUSE, self._start, loop, work)
+            self._say("working")
 
     def stop(self) -> None:
         """End the work; what is shown stays as it is."""
@@ -100,8 +100,8 @@ class Latest:
         self._task = loop.create_task(self._rest())
 
     def _begin(self, work: Callable[[], Slices]) -> None:
-        self._say("working")
         self._slices = work()
+        self._say("working")
 
     async def _rest(self) -> None:
         try:

@@ -383,6 +383,14 @@ class Panel:
         button = self.root.get_by_role("button", name=name, exact=True)
         button.press(key) if key else button.click()
 
+    def hurry(self, name: str) -> None:
+        """Press a button if it can be pressed now or in a moment; else leave it."""
+        from playwright.sync_api import TimeoutError as TooLate
+
+        self._moves(name)
+        with suppress(TooLate):
+            self.root.get_by_role("button", name=name, exact=True).click(timeout=1_000)
+
     def pick(self, number: int, key: str = "", group: int = 0) -> None:
         """Choose one of several pictures, counted from 0: with the mouse, or with a key.
 

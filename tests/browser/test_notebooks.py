@@ -49,10 +49,26 @@ def paints_and_stops(panel):
     assert 20 <= int(re.search(r"Step (\d+) of 200\.", _said(panel))[1]) < 200
 
 
+def _stop_if_in_time(panel, label, options):
+    """Work of a tenth of a second may have ended before Stop is pressed: then another is begun. On
+    a machine too fast for all of them, that nothing breaks is what is left to see."""
+    for option in options:
+        panel.choose(label, option)
+        panel.hurry("Stop")
+        panel.settle()
+        if panel.shows("status") == ["Stopped."]:
+            return _stays(panel)
+    assert panel.shows("status") == ["Ready."]
+
+
 def _stop(panel):
-    """What is shown stays as it is when it is stopped."""
     panel.press("Stop")
     panel.settle()
+    _stays(panel)
+
+
+def _stays(panel):
+    """What is shown stays as it is when it is stopped."""
     assert panel.shows("status") == ["Stopped."]
     seen = panel.shows("pictures")
     panel.lab.page.wait_for_timeout(700)
@@ -98,8 +114,7 @@ def is_told_what_is_not_explained(panel):
 
 
 def stops_on_the_way_down(panel):
-    panel.choose("Network", "GoogLeNet")
-    _stop(panel)
+    _stop_if_in_time(panel, "Network", ("GoogLeNet", "ResNet", "VGG", "GoogLeNet"))
 
 
 def follows_a_file(panel):
@@ -145,8 +160,7 @@ def searches(panel):
 
 
 def stops_searching(panel):
-    panel.choose("Network", "GoogLeNet")
-    _stop(panel)
+    _stop_if_in_time(panel, "Network", ("GoogLeNet", "VGG", "AlexNet"))
 
 
 # ---- 05 ----
