@@ -860,12 +860,10 @@ def segmenter(course: Course) -> tuple[str, nn.Module] | None:
 
     Without its weights there is None, and a line that says where they belong.
     """
-    home = course.data_root and course.data_root / "torch_home"
     if course.profile.source == "scenes":
         return None
-    home = home if home and home.is_dir() else None
     try:
-        return SEGMENTER, models.pretrained_segmenter(SEGMENTER, torch_home=home)
+        return SEGMENTER, models.pretrained_segmenter(SEGMENTER, torch_home=course.torch_home)
     except FileNotFoundError as error:
         print(f"No segmentation network: {error}")
         return None
